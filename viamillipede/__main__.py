@@ -1,0 +1,7 @@
+"""`python -m viamillipede`."""
+
+import sys
+
+from viamillipede.cli import main
+
+sys.exit(main())

@@ -1,0 +1,106 @@
+"""Every limit and every default, each with its unit, and what the user may set.
+
+The relations between limits are asserted at import, so a changed number cannot break another one
+unnoticed. Times are integers of microseconds, sizes integers of bytes; names end in the unit.
+"""
+
+from dataclasses import dataclass
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+MS_US, S_US = 1_000, 1_000_000
+
+# What a user may set, and its default. ---------------------------------------------------------
+THREADS_DEFAULT = 8
+THREADS_MAX = 1024
+VERBOSE_DEFAULT = 1
+VERBOSE_MAX = 20
+WINDOW_BYTES_DEFAULT = 64 * MIB
+WINDOW_BYTES_MIN = 64 * KIB
+WINDOW_BYTES_MAX = 64 * GIB
+FRAME_BYTES_DEFAULT = 1 * MIB
+FRAME_BYTES_MIN = 1 * KIB
+FRAME_BYTES_MAX = 16 * MIB
+OUTAGE_US_DEFAULT = 15 * 60 * S_US
+REGROUP_US_DEFAULT = 10 * S_US
+TX_WAIT_US_DEFAULT = 60 * S_US
+CHECKPHRASE_BYTES = 4
+CHAOS_KINDS = ("close", "reset", "stall", "truncate", "corrupt", "all")
+
+# The window. -----------------------------------------------------------------------------------
+WINDOW_BYTES_START = 8 * MIB  # in use at first; doubles up to the user's window when it is what limits
+WINDOW_STALL_US = 5 * MS_US  # a full window that stops idle legs for this long is too small
+
+# Timing. ---------------------------------------------------------------------------------------
+TICK_US = 100 * MS_US  # how often both sides look at their deadlines
+HEARTBEAT_US = 500 * MS_US  # rx says on every leg that it is alive
+LEG_SILENT_US = 3 * S_US  # tx gives up a leg on which rx has been silent for this long
+LEG_STUCK_US = 5 * S_US  # tx replaces a leg that is alive but moves nothing it was given
+USER_TIMEOUT_US = 10 * S_US  # rx's kernel gives up a leg whose heartbeats are not acknowledged
+GREETING_US = 10 * S_US  # a connection that has not greeted by then is closed
+CONNECT_US = 10 * S_US  # an address that has not answered by then did not answer
+BACKOFF_US_MIN = 50 * MS_US
+BACKOFF_US_MAX = 5 * S_US
+FILL_US = 4 * MS_US  # how long a partly filled frame waits for more while others are in flight
+ACK_DELAY_US = 2 * MS_US  # how long rx collects what it acknowledges
+ACK_BYTES = 2 * MIB  # ... or until this much has arrived
+ASIDE_US = 20 * MS_US  # how long a frame that is not due waits in its socket while the output starves
+LATE_US_MIN = 100 * MS_US  # a frame is never called late, and hedged, before this
+FAREWELL_US = 3 * S_US  # how long a failing side tries to tell the other one why
+LINGER_US = 10 * S_US  # how long a successful rx stays to repeat that it was successful
+
+# Limits on what the wire may claim. ------------------------------------------------------------
+ACK_RANGES_MAX = 256
+REASON_BYTES_MAX = 512
+STRANGERS_MAX = 1024  # connections that have not greeted yet, at a time
+COPIES_MAX = 3  # legs that may carry one frame at the same time
+
+assert WINDOW_BYTES_MIN <= WINDOW_BYTES_START <= WINDOW_BYTES_DEFAULT <= WINDOW_BYTES_MAX
+assert FRAME_BYTES_MIN <= FRAME_BYTES_DEFAULT <= FRAME_BYTES_MAX
+assert WINDOW_BYTES_START >= 4 * FRAME_BYTES_DEFAULT, "a few frames must fit, or legs wait for acknowledgements"
+assert 4 * HEARTBEAT_US <= LEG_SILENT_US < LEG_STUCK_US < USER_TIMEOUT_US, "one late heartbeat is not a dead leg"
+assert ACK_DELAY_US < LATE_US_MIN and FILL_US < LATE_US_MIN and ASIDE_US < LATE_US_MIN
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a receiver can be reached: a name or a literal address, and a TCP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the words of the command line say, for both roles; durations in microseconds."""
+
+    checksum: bool = False
+    checkphrase: bytes = bytes(CHECKPHRASE_BYTES)  # all zero: none
+    verbose: int = VERBOSE_DEFAULT
+    window_bytes: int = WINDOW_BYTES_DEFAULT
+    bind: str | None = None
+    outage_us: int = OUTAGE_US_DEFAULT
+    regroup_us: int = REGROUP_US_DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
+class TxConfig(Config):
+    """The transmitter's words. `addresses` are in order of preference."""
+
+    addresses: tuple[Address, ...] = ()
+    threads: int = THREADS_DEFAULT
+    frame_bytes: int = FRAME_BYTES_DEFAULT
+    wait_us: int = TX_WAIT_US_DEFAULT
+    chaos: int = 0  # socket operations between two faults; 0: none
+    chaos_kind: str = "close"
+
+
+@dataclass(frozen=True, slots=True)
+class RxConfig(Config):
+    """The receiver's words. `wait_us` None: wait for the first contact for ever."""
+
+    port: int = 0
+    wait_us: int | None = None
+    force: bool = False  # write to a terminal all the same
