@@ -44,6 +44,7 @@ FILL_US = 4 * MS_US  # how long a partly filled frame waits for more while other
 ACK_DELAY_US = 2 * MS_US  # how long rx collects what it acknowledges
 ACK_BYTES = 2 * MIB  # ... or until this much has arrived
 ASIDE_US = 20 * MS_US  # how long a frame that is not due waits in its socket while the output starves
+BLOCKED_US = 10 * MS_US  # output blocked for this long: rx says so, or tx would think its frames late
 LATE_US_MIN = 100 * MS_US  # a frame is never called late, and hedged, before this
 FAREWELL_US = 3 * S_US  # how long a failing side tries to tell the other one why
 LINGER_US = 10 * S_US  # how long a successful rx stays to repeat that it was successful
@@ -52,13 +53,15 @@ LINGER_US = 10 * S_US  # how long a successful rx stays to repeat that it was su
 ACK_RANGES_MAX = 256
 REASON_BYTES_MAX = 512
 STRANGERS_MAX = 1024  # connections that have not greeted yet, at a time
+FRAMES_MAX = 16384  # frames that may be on their way at a time: bounds the bookkeeping of small ones
+LEGS_MAX = 2 * THREADS_MAX  # leg numbers lie below
 COPIES_MAX = 3  # legs that may carry one frame at the same time
 
 assert WINDOW_BYTES_MIN <= WINDOW_BYTES_START <= WINDOW_BYTES_DEFAULT <= WINDOW_BYTES_MAX
 assert FRAME_BYTES_MIN <= FRAME_BYTES_DEFAULT <= FRAME_BYTES_MAX
 assert WINDOW_BYTES_START >= 4 * FRAME_BYTES_DEFAULT, "a few frames must fit, or legs wait for acknowledgements"
 assert 4 * HEARTBEAT_US <= LEG_SILENT_US < LEG_STUCK_US < USER_TIMEOUT_US, "one late heartbeat is not a dead leg"
-assert ACK_DELAY_US < LATE_US_MIN and FILL_US < LATE_US_MIN and ASIDE_US < LATE_US_MIN
+assert ACK_DELAY_US + BLOCKED_US < LATE_US_MIN and FILL_US < LATE_US_MIN and ASIDE_US < LATE_US_MIN
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""The core: state machines without I/O, clocks, threads or randomness of their own."""

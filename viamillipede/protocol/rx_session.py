@@ -1,0 +1,377 @@
+"""The receiver's session: which legs belong to it, what each does next, what tx is told.
+
+A leg is driven in steps: `step` says what to do with its socket (read into this memory, move so
+many bytes to the output, or nothing for now), the shell does it and reports with `advance`. States
+of a leg: in a header, in a control payload, in a copy of a frame. A leg that must wait is listed,
+and handed back by `take_runnable` when its frame is due, here already, or to be read aside.
+
+Why a frame that is not due may wait in its socket, and when it may not: design of the receiver in
+viamillipede.7. In short: unread bytes cost nothing while the output is the limit; when the output
+starves for ASIDE_US, they are read aside, because a re-sent frame may stand behind them.
+"""
+
+from collections import deque
+from enum import Enum
+
+import xxhash
+
+from viamillipede.config import (
+    ACK_BYTES,
+    ACK_DELAY_US,
+    ACK_RANGES_MAX,
+    ASIDE_US,
+    BLOCKED_US,
+    HEARTBEAT_US,
+    KIB,
+    LEGS_MAX,
+    REASON_BYTES_MAX,
+    RxConfig,
+)
+from viamillipede.errors import FrameError, LimitReached, PeerLost, RemoteFailed
+from viamillipede.protocol.presence import Absence, Presence
+from viamillipede.protocol.reassembly import Copy, Plan, Reassembly
+from viamillipede.protocol.wire import (
+    FEATURE_CHECKSUM,
+    FROM_TX,
+    HEADER_BYTES,
+    Ack,
+    Answer,
+    Greeting,
+    Header,
+    Kind,
+    Verdict,
+    Waiting,
+    decode_header_untrusted,
+    decode_reason,
+    encode_control,
+)
+
+SCRATCH_BYTES = 256 * KIB
+
+
+class Action(Enum):
+    """What the shell does next with a leg's socket."""
+
+    READ = "read"  # into the memory given
+    DIRECT = "direct"  # move up to so many bytes to the output
+    WAIT = "wait"
+
+
+class RxLeg:
+    """One accepted connection. `number` is tx's name for it, `key` ours: numbers come back, keys do not."""
+
+    __slots__ = (
+        "bytes_received", "control", "copy", "got", "head", "header", "heard_us", "key", "number", "outbox",
+        "plan", "sent_us", "since_us", "waiting_since_us",
+    )  # fmt: skip
+
+    def __init__(self, key: int, number: int, now_us: int) -> None:
+        self.key, self.number = key, number
+        self.head = memoryview(bytearray(HEADER_BYTES))
+        self.control = memoryview(bytearray(REASON_BYTES_MAX))
+        self.got = 0  # bytes of the header or control payload that are here
+        self.header: Header | None = None  # of a control message
+        self.copy: Copy | None = None
+        self.plan = Plan.WAIT
+        self.outbox: deque[bytes] = deque()  # for the shell to send, besides acknowledgements
+        self.bytes_received = 0
+        self.since_us = self.sent_us = self.heard_us = now_us
+        self.waiting_since_us = 0
+
+
+class RxSession:
+    """One stream, and the legs that bring it. `direct`: the output can take bytes straight from a socket."""
+
+    def __init__(self, config: RxConfig, receiver: bytes, direct: bool, now_us: int) -> None:
+        self._config, self._receiver, self._can_direct = config, receiver, direct
+        self.session: bytes | None = None
+        self.checksum = config.checksum
+        self.presence = Presence(config.wait_us, config.regroup_us, config.outage_us, now_us)
+        self.reassembly = Reassembly(config.window_bytes, self.checksum, direct)
+        self.legs: dict[int, RxLeg] = {}
+        self.legs_most = self.legs_lost = self.resends = self.asides = 0
+        self.output_blocked = False
+        self.done = False  # the output has accepted everything and was closed
+        self.bye = False  # tx knows
+        self._scratch = memoryview(bytearray(SCRATCH_BYTES))
+        self._waiting: dict[int, RxLeg] = {}  # key -> leg, in the order in which they began to wait
+        self._waiting_for: dict[int, list[RxLeg]] = {}  # frame -> legs
+        self._runnable: deque[RxLeg] = deque()
+        self._output_since_us = now_us  # since when the output is blocked, or open
+        self._ack_bytes = min(ACK_BYTES, config.window_bytes // 4)
+        self._ack_deadline_us: int | None = None
+        self._ack_leg: RxLeg | None = None  # who brought something last: its way is open
+        self._acked_arrived = self._acked_written = self._arrived_bytes = 0
+        self._told = Waiting.FRAME
+
+    # ---- legs come and go -----------------------------------------------------------------------
+    def on_greeting(self, greeting: Greeting) -> Answer:
+        """What to answer. The first session that greets owns the receiver."""
+        if greeting.checkphrase != self._config.checkphrase:
+            return Answer(Verdict.CHECKPHRASE)
+        if any(greeting.receiver) and greeting.receiver != self._receiver:
+            return Answer(Verdict.UNKNOWN)
+        if greeting.leg >= LEGS_MAX:
+            return Answer(Verdict.MALFORMED)
+        if self.session is None:
+            self.session = greeting.session
+            self.checksum = self.checksum or bool(greeting.features & FEATURE_CHECKSUM)
+            window_bytes = min(self._config.window_bytes, greeting.window_bytes)
+            self.reassembly = Reassembly(window_bytes, self.checksum, self._can_direct)
+            self._ack_bytes = min(ACK_BYTES, window_bytes // 4)
+        elif self.session != greeting.session:
+            return Answer(Verdict.BUSY)
+        features = FEATURE_CHECKSUM if self.checksum else 0
+        return Answer(Verdict.ACCEPTED, features, self._receiver, self._config.window_bytes)
+
+    def superseded(self, number: int) -> RxLeg | None:
+        """The leg that tx has given up, when it greets with the same number again."""
+        return next((leg for leg in self.legs.values() if leg.number == number), None)
+
+    def on_leg_up(self, key: int, number: int, now_us: int) -> RxLeg:
+        """An accepted greeting was answered. The new leg is told at once how things stand."""
+        leg = self.legs[key] = RxLeg(key, number, now_us)
+        self.presence.on_leg_up()
+        self.legs_most = max(self.legs_most, len(self.legs))
+        self._ack_leg = leg
+        leg.outbox.append(self._done_message() if self.done else self.ack().encode())
+        return leg
+
+    def on_leg_lost(self, leg: RxLeg, closed_by_peer: bool, now_us: int) -> None:
+        """The leg is gone, and what it had begun to bring with it; what it brought stays."""
+        del self.legs[leg.key]
+        self._stop_waiting(leg)
+        if self._ack_leg is leg:
+            self._ack_leg = None
+        self.legs_lost += 1
+        self.presence.on_leg_lost(closed_by_peer, now_us)
+
+    # ---- a leg's next step ----------------------------------------------------------------------
+    def step(self, leg: RxLeg, now_us: int) -> tuple[Action, memoryview | int]:
+        """What to do with the leg's socket now. After READ or DIRECT comes `advance`."""
+        copy = leg.copy
+        if copy is None:
+            if leg.header is None:
+                return Action.READ, leg.head[leg.got :]
+            return Action.READ, leg.control[leg.got : leg.header.length]
+        leg.plan, count = self.reassembly.plan(copy)
+        if leg.plan is Plan.DIRECT:
+            return Action.DIRECT, count
+        if leg.plan is Plan.STORE:
+            return Action.READ, self.reassembly.store_view(copy)
+        if leg.plan is Plan.DISCARD:
+            return Action.READ, self._scratch[:count]
+        self._wait(leg, copy, now_us)
+        return Action.WAIT, 0
+
+    def _wait(self, leg: RxLeg, copy: Copy, now_us: int) -> None:
+        if leg.key not in self._waiting:
+            leg.waiting_since_us = now_us
+            self._waiting[leg.key] = leg
+            self._waiting_for.setdefault(copy.header.seq, []).append(leg)
+
+    def _stop_waiting(self, leg: RxLeg) -> None:
+        if self._waiting.pop(leg.key, None) is not None and leg.copy is not None:
+            others = self._waiting_for[leg.copy.header.seq]
+            others.remove(leg)
+            if not others:
+                del self._waiting_for[leg.copy.header.seq]
+
+    def _wake(self, seq: int) -> None:
+        for leg in list(self._waiting_for.get(seq, ())):
+            self._stop_waiting(leg)
+            self._runnable.append(leg)
+
+    def take_runnable(self) -> RxLeg | None:
+        """A leg that need not wait any more; None if there is none."""
+        while self._runnable:
+            leg = self._runnable.popleft()
+            if leg.key in self.legs:
+                return leg
+        return None
+
+    def advance_untrusted(self, leg: RxLeg, count: int, now_us: int) -> None:
+        """`count` bytes went where `step` said. FrameError: the leg must die. RemoteFailed: tx gave up."""
+        leg.bytes_received += count
+        leg.heard_us = now_us
+        copy = leg.copy
+        if copy is None:
+            leg.got += count
+            self._advance_control(leg, now_us)
+            return
+        reassembly = self.reassembly
+        due_before = reassembly.due_seq
+        if leg.plan is Plan.DIRECT:
+            reassembly.on_direct(copy, count)
+        elif leg.plan is Plan.STORE:
+            reassembly.on_stored(copy, count)
+        else:
+            reassembly.on_discarded(copy, count)
+        if not copy.left():
+            self._finish_copy(leg, copy, due_before)
+        self._note_progress(leg, now_us)
+
+    def _advance_control(self, leg: RxLeg, now_us: int) -> None:
+        header = leg.header
+        if header is None:
+            if leg.got < HEADER_BYTES:
+                return
+            header = decode_header_untrusted(leg.head, FROM_TX)
+            leg.got = 0
+            if header.kind in (Kind.DATA, Kind.END):
+                due_before = self.reassembly.due_seq
+                leg.copy = self.reassembly.on_header_untrusted(header)
+                if not header.length:
+                    self._finish_copy(leg, leg.copy, due_before)
+                    self._note_progress(leg, now_us)
+                return
+            leg.header = header
+        if leg.got < header.length:
+            return
+        self._on_control(header, leg.control[: header.length])
+        leg.header, leg.got = None, 0
+
+    def _on_control(self, header: Header, payload: memoryview) -> None:
+        if xxhash.xxh3_64_intdigest(payload) != header.payload_hash:
+            raise FrameError("damaged payload: its hash is wrong")
+        if header.kind is Kind.BYE:
+            if not self.done:
+                raise FrameError("tx says bye before the stream is done")
+            self.bye = True
+        else:
+            raise RemoteFailed(
+                f"the transmitter gave up at byte {self.reassembly.written}: {decode_reason(bytes(payload))}"
+            )
+
+    def _finish_copy(self, leg: RxLeg, copy: Copy, due_before: int) -> None:
+        reassembly, seq = self.reassembly, copy.header.seq
+        leg.copy = None
+        if reassembly.needs_resend(copy):
+            self.resends += 1
+            leg.outbox.append(encode_control(Kind.RESEND, seq))
+        else:
+            self._arrived_bytes += copy.header.length
+            self._ack_leg = leg
+            self._wake(seq)  # copies of it that wait can be thrown away
+        if reassembly.due_seq != due_before:
+            self._wake(reassembly.due_seq)
+
+    # ---- output ---------------------------------------------------------------------------------
+    def on_output_blocked(self, now_us: int) -> None:
+        """The output takes nothing at the moment."""
+        if not self.output_blocked:
+            self.output_blocked = True
+            self._output_since_us = now_us
+
+    def on_output_open(self, now_us: int) -> None:
+        """The output takes bytes again; who waits for the due frame's turn may go on."""
+        if self.output_blocked:
+            self.output_blocked = False
+            self._output_since_us = now_us
+        self._wake(self.reassembly.due_seq)
+
+    def on_written(self, count: int, now_us: int) -> None:
+        """The output accepted `count` bytes of `reassembly.output_view()`."""
+        self.reassembly.on_written(count)
+        if self.reassembly.output_view() is None:
+            self._wake(self.reassembly.due_seq)
+        self._note_progress(None, now_us)
+
+    def on_done(self) -> None:
+        """The output accepted everything and was closed: every leg says so."""
+        assert self.reassembly.complete()
+        self.done = True
+        for leg in self.legs.values():
+            leg.outbox.append(self._done_message())
+
+    def _done_message(self) -> bytes:
+        return encode_control(Kind.DONE, offset=self.reassembly.written)
+
+    # ---- acknowledgements -----------------------------------------------------------------------
+    def waiting(self) -> Waiting:
+        """What the stream waits for."""
+        reassembly = self.reassembly
+        if self.output_blocked or reassembly.written < reassembly.ready_end() or reassembly.total is not None:
+            return Waiting.OUTPUT
+        return Waiting.FRAME
+
+    def ack(self) -> Ack:
+        """How things stand."""
+        reassembly = self.reassembly
+        ranges = reassembly.arrived.first(ACK_RANGES_MAX)
+        return Ack(reassembly.due_seq, reassembly.written, self.waiting(), reassembly.due_seq, ranges)
+
+    def _note_progress(self, leg: RxLeg | None, now_us: int) -> None:
+        arrived = self._arrived_bytes - self._acked_arrived
+        written = self.reassembly.written - self._acked_written
+        if arrived >= self._ack_bytes or written >= self._ack_bytes:
+            self._ack_deadline_us = now_us
+        elif self._ack_deadline_us is None and (leg is None or leg.copy is None):
+            self._ack_deadline_us = now_us + ACK_DELAY_US
+
+    def next_ack(self, now_us: int) -> tuple[RxLeg, bytes] | None:
+        """The acknowledgement to send now and the leg to send it on; None if none is due."""
+        blocked_untold = (
+            self.output_blocked and self._told is Waiting.FRAME and now_us >= self._output_since_us + BLOCKED_US
+        )
+        due = self._ack_deadline_us is not None and now_us >= self._ack_deadline_us
+        if self.done or not self.legs or not (due or blocked_untold):
+            return None
+        leg = self._ack_leg
+        if leg is None:
+            leg = max(self.legs.values(), key=lambda each: each.heard_us)
+        self._ack_deadline_us = None
+        self._acked_arrived, self._acked_written = self._arrived_bytes, self.reassembly.written
+        ack = self.ack()
+        self._told = ack.waiting
+        leg.sent_us = now_us
+        return leg, ack.encode()
+
+    def heartbeats(self, now_us: int) -> tuple[list[RxLeg], bytes]:
+        """The legs on which rx has said nothing for HEARTBEAT_US, and what to say."""
+        quiet = [leg for leg in self.legs.values() if now_us - leg.sent_us >= HEARTBEAT_US and not leg.outbox]
+        for leg in quiet:
+            leg.sent_us = now_us
+        if not quiet:
+            return quiet, b""
+        return quiet, self._done_message() if self.done else self.ack().encode()
+
+    # ---- time -----------------------------------------------------------------------------------
+    def deadline_us(self) -> int | None:
+        """When `on_timer` or `next_ack` has something to do; None: only when something happens."""
+        deadlines = []
+        if self._ack_deadline_us is not None and self.legs:
+            deadlines.append(self._ack_deadline_us)
+        if self.output_blocked:
+            if self._told is Waiting.FRAME and self.legs:
+                deadlines.append(self._output_since_us + BLOCKED_US)
+        elif self._waiting:
+            longest = next(iter(self._waiting.values()))
+            deadlines.append(max(longest.waiting_since_us, self._output_since_us) + ASIDE_US)
+        return min(deadlines, default=None)
+
+    def on_timer(self, now_us: int) -> None:
+        """Frames that have waited too long for a starving output are read aside. PeerLost, LimitReached."""
+        if not self.output_blocked:
+            for leg in list(self._waiting.values()):
+                if now_us < max(leg.waiting_since_us, self._output_since_us) + ASIDE_US:
+                    break
+                self._stop_waiting(leg)
+                if leg.copy is not None:
+                    leg.copy.aside = True
+                    self.asides += 1
+                self._runnable.append(leg)
+        absence = None if self.done else self.presence.absence(now_us)
+        if absence is Absence.NO_CONTACT:
+            raise LimitReached("no transmitter came within `wait`")
+        if absence is not None:
+            raise PeerLost(f"{absence.value}; the stream ends incomplete at byte {self.reassembly.written}")
+
+    def check(self) -> None:
+        """Invariants between the parts."""
+        self.reassembly.check()
+        assert self.presence.legs_up == len(self.legs)
+        waiting = [leg for legs in self._waiting_for.values() for leg in legs]
+        assert sorted(leg.key for leg in waiting) == sorted(self._waiting)
+        for seq, legs in self._waiting_for.items():
+            assert legs and all(leg.copy is not None and leg.copy.header.seq == seq for leg in legs)

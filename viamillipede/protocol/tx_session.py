@@ -1,0 +1,301 @@
+"""The transmitter's session: joins window, scheduler, presence and addresses; decides, does nothing.
+
+The shell reports what happened (an answer, bytes from rx, bytes taken by a socket, input, time) and
+asks what to do (`next_assignment`, `input_view`, `on_timer`). No call blocks, waits or looks at a
+clock. Sequence of a leg, as the core sees it:
+
+    on_answer -> ( on_idle -> next_assignment -> on_progress* )* -> on_leg_lost
+
+How the session ends: `done` after rx said that its output accepted everything; otherwise an
+`errors.Failure` is raised by the call that noticed.
+"""
+
+from viamillipede.config import (
+    CHECKPHRASE_BYTES,
+    KIB,
+    LATE_US_MIN,
+    LEG_SILENT_US,
+    LEG_STUCK_US,
+    S_US,
+    WINDOW_STALL_US,
+    TxConfig,
+)
+from viamillipede.errors import FrameError, NoContact, PeerLost, RemoteFailed, SessionRefused
+from viamillipede.protocol.address_book import AddressBook
+from viamillipede.protocol.presence import Absence, Presence
+from viamillipede.protocol.rtt import RttEstimator
+from viamillipede.protocol.scheduler import Scheduler
+from viamillipede.protocol.send_window import Frame, SendWindow
+from viamillipede.protocol.wire import (
+    FEATURE_CHECKSUM,
+    VERSION,
+    Ack,
+    Answer,
+    ControlDecoder,
+    Greeting,
+    Header,
+    Kind,
+    Verdict,
+    Waiting,
+    decode_ack_untrusted,
+    decode_reason,
+)
+
+FRAME_BYTES_FIRST = 256 * KIB  # until a leg's rate is known
+FRAME_BYTES_LEAST = 16 * KIB
+FRAME_FRACTION = 10  # a frame occupies its leg for about a tenth of a second
+
+_REFUSALS = {
+    Verdict.VERSION: f"the receiver speaks another version of the protocol than ours, {VERSION}",
+    Verdict.CHECKPHRASE: "the receiver has another checkphrase",
+    Verdict.BUSY: "the receiver is busy with another stream",
+    Verdict.MALFORMED: "the receiver found our greeting malformed",
+}
+
+
+class TxLeg:
+    """One leg that rx has accepted. Times in microseconds, rate in bytes per second."""
+
+    __slots__ = (
+        "arrival_us", "busy", "bytes_sent", "decoder", "heard_us", "leg", "progress_us", "rank", "rate",
+        "retransmitted", "since_us", "unacked_bytes",
+    )  # fmt: skip
+
+    def __init__(self, leg: int, rank: int, now_us: int) -> None:
+        self.leg, self.rank, self.since_us = leg, rank, now_us
+        self.heard_us = self.progress_us = self.arrival_us = now_us
+        self.decoder = ControlDecoder()
+        self.busy = True  # until on_idle
+        self.bytes_sent = self.retransmitted = self.rate = 0
+        self.unacked_bytes = 0  # in the socket, as the kernel last told
+
+    def frame_bytes(self) -> int:
+        """The frame size that suits the leg's measured rate; the window caps it."""
+        if not self.rate:
+            return FRAME_BYTES_FIRST
+        return max(FRAME_BYTES_LEAST, 1 << (self.rate // FRAME_FRACTION).bit_length())
+
+
+class TxSession:
+    """One stream and the legs that carry it."""
+
+    def __init__(self, config: TxConfig, session: bytes, now_us: int) -> None:
+        self._config, self._session = config, session
+        self.book = AddressBook(config.addresses)
+        self.presence = Presence(config.wait_us, config.regroup_us, config.outage_us, now_us)
+        self.scheduler = Scheduler()
+        self.window = SendWindow(config.window_bytes, config.frame_bytes, config.checksum)
+        self.rtt = RttEstimator()
+        self.legs: dict[int, TxLeg] = {}
+        self.legs_most = self.restarts = self.hedges = self.resends = 0
+        self.done = False
+        self.checksum = config.checksum
+        self.rx_waits_output = False
+        self.rx_waits_seq = 0
+        self._receiver = bytes(8)
+        self._refused: dict[int, str] = {}  # rank -> why it refused for good
+        self._starving_since_us = now_us
+        self._full_since_us: int | None = None
+        self._tick_us = now_us
+
+    # ---- legs come and go -----------------------------------------------------------------------
+    def greeting(self, leg: int) -> bytes:
+        """What to say first on a new connection."""
+        assert len(self._config.checkphrase) == CHECKPHRASE_BYTES
+        return Greeting(
+            session=self._session,
+            leg=leg,
+            receiver=self._receiver,
+            checkphrase=self._config.checkphrase,
+            features=FEATURE_CHECKSUM if self._config.checksum else 0,
+            window_bytes=self._config.window_bytes,
+            frame_bytes=self.window.frame_bytes,
+        ).encode()
+
+    def on_answer(self, leg: int, rank: int, answer: Answer, now_us: int) -> str:
+        """rx has answered: "" if the leg is up, else why not; SessionRefused or PeerLost if that is final."""
+        if answer.verdict is Verdict.UNKNOWN:
+            raise PeerLost("the receiver was started anew and does not know this stream")
+        if answer.verdict in (Verdict.VERSION, Verdict.CHECKPHRASE):
+            return self.on_refused_for_good(rank, _REFUSALS[answer.verdict])
+        if answer.verdict is not Verdict.ACCEPTED:
+            return _REFUSALS[answer.verdict]
+        if not self.presence.contacted:
+            self._receiver = answer.receiver
+            self.checksum = bool(answer.features & FEATURE_CHECKSUM)
+            window_bytes = min(self._config.window_bytes, answer.window_bytes)
+            self.window = SendWindow(window_bytes, self.window.frame_bytes, self.checksum)
+        elif answer.receiver != self._receiver:
+            raise PeerLost("another receiver answers at this address; ours is gone")
+        self.presence.on_leg_up()
+        self.book.on_accepted(rank)
+        self._refused.pop(rank, None)
+        self.legs[leg] = TxLeg(leg, rank, now_us)
+        self.legs_most = max(self.legs_most, len(self.legs))
+        return ""
+
+    def on_refused_for_good(self, rank: int, reason: str) -> str:
+        """This address leads to a receiver that cannot be ours. SessionRefused if all of them do."""
+        self._refused[rank] = reason
+        if not self.presence.contacted and len(self._refused) == len(self.book.states):
+            raise SessionRefused(f"{self.book.states[rank].address}: {reason}")
+        return reason
+
+    def on_attempt_failed(self, rank: int, reason: str, refused: bool, now_us: int, jitter: float) -> None:
+        """No leg came of an attempt. `refused`: the host answered that nobody listens there."""
+        if refused and self.book.states[rank].worked:
+            self.presence.on_refused()
+        self.book.on_failed(rank, reason, now_us, jitter)
+
+    def on_leg_lost(self, leg: int, closed_by_peer: bool, now_us: int) -> int:
+        """An accepted leg is gone; its frames are queued again. Returns how many."""
+        state = self.legs.pop(leg)
+        self.scheduler.discard(state.rank, leg)
+        self.presence.on_leg_lost(closed_by_peer, now_us)
+        self.restarts += 1
+        return self.window.on_leg_lost(leg)
+
+    # ---- frames out -----------------------------------------------------------------------------
+    def on_idle(self, leg: int) -> None:
+        """The leg's socket has taken all it was given and can take more."""
+        state = self.legs[leg]
+        state.busy = False
+        self.scheduler.add(state.rank, leg)
+
+    def on_progress(self, leg: int, count: int, now_us: int) -> None:
+        """The leg's socket took `count` bytes."""
+        state = self.legs[leg]
+        state.bytes_sent += count
+        state.progress_us = now_us
+        self.book.states[state.rank].bytes_sent += count
+
+    def on_sample(self, leg: int, unacked_bytes: int, now_us: int) -> None:
+        """The kernel's word on how much of the leg's bytes the other host has not acknowledged yet."""
+        state = self.legs[leg]
+        if unacked_bytes < state.unacked_bytes:
+            state.progress_us = now_us
+        state.unacked_bytes = unacked_bytes
+
+    def next_assignment(self, now_us: int) -> tuple[int, Frame] | None:
+        """Which leg sends which frame now: what was lost first, then what is new, then a hedge."""
+        leg = self.scheduler.best()
+        if leg is None:
+            return None
+        frame = self.window.next_lost() or self.window.cut(self.legs[leg].frame_bytes(), now_us)
+        if frame is None:
+            return self._next_hedge(now_us)
+        return self._assign(leg, frame, now_us)
+
+    def _next_hedge(self, now_us: int) -> tuple[int, Frame] | None:
+        if not self.window.room_bytes():
+            if self._full_since_us is None:
+                self._full_since_us = now_us
+        if self.rx_waits_output:
+            return None
+        frame = self.window.hedge_candidate()
+        if frame is None or now_us < max(frame.sent_us, self._starving_since_us) + self.late_us():
+            return None
+        leg = self.scheduler.best(excluded=frame.legs)
+        if leg is None:
+            return None
+        self.hedges += 1
+        return self._assign(leg, frame, now_us)
+
+    def _assign(self, leg: int, frame: Frame, now_us: int) -> tuple[int, Frame]:
+        state = self.legs[leg]
+        self.scheduler.discard(state.rank, leg)
+        state.busy = True
+        if not self.window.carries(leg):
+            state.progress_us = now_us  # nothing could have moved before
+        if frame.sends:
+            state.retransmitted += 1
+        self.window.assign(frame, leg, now_us)
+        return leg, frame
+
+    def late_us(self) -> int:
+        """A frame that has been on its leg for longer than this is late."""
+        return max(LATE_US_MIN, 2 * self.rtt.timeout_us())
+
+    # ---- what rx says ---------------------------------------------------------------------------
+    def on_bytes_untrusted(self, leg: int, data: bytes | memoryview, now_us: int) -> None:
+        """Bytes came from rx. FrameError: the leg must die. RemoteFailed: rx gave up."""
+        state = self.legs[leg]
+        state.heard_us = now_us
+        for header, payload in state.decoder.feed_untrusted(data):
+            self._on_message(state, header, payload, now_us)
+
+    def _on_message(self, state: TxLeg, header: Header, payload: bytes, now_us: int) -> None:
+        if header.kind is Kind.ACK:
+            self._on_ack(decode_ack_untrusted(header, payload), now_us)
+        elif header.kind is Kind.RESEND:
+            self.resends += 1
+            self.window.on_resend(header.seq, state.leg)
+        elif header.kind is Kind.DONE:
+            if not self.window.end_cut or header.offset != self.window.cut_end:
+                raise FrameError("the receiver calls a stream done that has not ended")
+            self.done = True
+        else:
+            raise RemoteFailed(f"the receiver gave up: {decode_reason(payload)}")
+
+    def _on_ack(self, ack: Ack, now_us: int) -> None:
+        was_full = not self.window.room_bytes()
+        arrived = self.window.on_ack(ack)
+        waits_output = ack.waiting is Waiting.OUTPUT
+        if self.rx_waits_output and not waits_output:
+            self._starving_since_us = now_us
+        if arrived:
+            self._measure(arrived, waits_output or self.rx_waits_output, now_us)
+        self.rx_waits_output, self.rx_waits_seq = waits_output, ack.waiting_seq
+        if was_full and self.window.room_bytes():
+            stalled_us = 0 if self._full_since_us is None else now_us - self._full_since_us
+            if stalled_us >= WINDOW_STALL_US and not waits_output:
+                self.window.grow()  # legs were idle only because the window was full
+            self._full_since_us = None
+
+    def _measure(self, arrived: list[Frame], output_blocked: bool, now_us: int) -> None:
+        arrived_bytes: dict[int, int] = {}
+        for frame in arrived:
+            for leg in frame.legs:
+                self.legs[leg].progress_us = now_us
+            if frame.sends == 1 and not output_blocked:  # with two copies nobody knows which one it was (Karn)
+                self.rtt.sample(now_us - frame.sent_us)
+                for leg in frame.legs:
+                    state = self.legs[leg]
+                    state.arrival_us = max(state.arrival_us, frame.sent_us if leg not in arrived_bytes else 0)
+                    arrived_bytes[leg] = arrived_bytes.get(leg, 0) + frame.length
+        for leg, count in arrived_bytes.items():
+            state = self.legs[leg]
+            rate = count * S_US // max(1, now_us - state.arrival_us)
+            state.arrival_us = now_us
+            if count >= FRAME_BYTES_LEAST or rate > state.rate:  # a source that trickles says nothing about the leg
+                state.rate = rate if not state.rate else (3 * state.rate + rate) // 4
+
+    # ---- time -----------------------------------------------------------------------------------
+    def on_timer(self, now_us: int) -> list[tuple[int, str]]:
+        """The legs to replace and why; PeerLost or NoContact when it makes no sense to go on."""
+        if now_us - self._tick_us > S_US:  # it is we who slept (SIGSTOP, a suspended machine): nobody was silent
+            for state in self.legs.values():
+                state.heard_us = state.progress_us = now_us
+        self._tick_us = now_us
+        absence = self.presence.absence(now_us)
+        if absence is Absence.NO_CONTACT:
+            raise NoContact("no contact: " + "; ".join(self.book.failures() or ["no address answered"]))
+        if absence is not None:
+            raise PeerLost(f"{absence.value}; {self.window.written} bytes were delivered")
+        replace = []
+        for state in self.legs.values():
+            if now_us - state.heard_us >= LEG_SILENT_US:
+                replace.append((state.leg, "silent"))
+            elif (
+                self.window.carries(state.leg)
+                and not self.rx_waits_output
+                and now_us - max(state.progress_us, self._starving_since_us) >= LEG_STUCK_US
+            ):
+                replace.append((state.leg, "stuck"))
+        return replace
+
+    def check(self) -> None:
+        """Invariants between the parts."""
+        self.window.check()
+        assert self.presence.legs_up == len(self.legs)
+        assert len(self.scheduler) == sum(not s.busy for s in self.legs.values())

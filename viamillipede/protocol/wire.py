@@ -1,0 +1,280 @@
+"""Everything that crosses a leg, byte by byte; big-endian, fixed sizes (viamillipede.7, WIRE FORMAT).
+
+A leg opens with a greeting from tx and an answer from rx. After that both directions carry
+messages: a header, then `length` bytes of payload. Every greeting, answer and header ends in a
+hash of itself, which is checked before anything in it is believed: one flipped bit in a length
+would otherwise stall a leg for ever.
+
+greeting, 72 bytes                answer, 40 bytes                  header, 40 bytes
+offset bytes field                offset bytes field                offset bytes field
+     0     4 magic b"vmlp"             0     4 magic b"vmlp"             0     2 magic b"vm"
+     4     1 version                   4     1 version                   2     1 kind (Kind)
+     5     1 reserved, 0               5     1 verdict (Verdict)         3     1 reserved, 0
+     6     2 features (bits)           6     2 features of the session   4     4 length of the payload
+     8    16 session                   8     8 receiver                  8     8 seq
+    24     8 receiver, or 0           16     8 window, bytes            16     8 offset
+    32     4 leg                      24     8 reserved, 0              24     8 payload_hash, xxh3-64
+    36     4 checkphrase              32     8 hash, xxh3-64 of 0..32   32     8 header_hash, xxh3-64 of 0..32
+    40     8 window, bytes
+    48     8 frame, bytes at most
+    56     8 reserved, 0
+    64     8 hash, xxh3-64 of 0..64
+"""
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+import xxhash
+
+from viamillipede.config import ACK_RANGES_MAX, FRAME_BYTES_MAX, REASON_BYTES_MAX
+from viamillipede.errors import FrameError
+
+VERSION = 1
+MAGIC = b"vmlp"
+HEADER_MAGIC = b"vm"
+FEATURE_CHECKSUM = 1  # data frames carry the hash of their payload, rx verifies it before delivery
+FEATURES_KNOWN = FEATURE_CHECKSUM
+
+_GREETING = struct.Struct("!4sBBH16s8sI4sQQQ")
+_ANSWER = struct.Struct("!4sBBH8sQQ")
+_HEADER = struct.Struct("!2sBBIQQQ")
+_HASH = struct.Struct("!Q")
+_ACK = struct.Struct("!QQ")
+_RANGE = struct.Struct("!QQ")
+
+PREFIX_BYTES = 5  # magic and version stand in the same place in every version
+GREETING_BYTES = _GREETING.size + _HASH.size
+ANSWER_BYTES = _ANSWER.size + _HASH.size
+HEADER_BYTES = _HEADER.size + _HASH.size
+CONTROL_BYTES_MAX = _ACK.size + ACK_RANGES_MAX * _RANGE.size
+assert (GREETING_BYTES, ANSWER_BYTES, HEADER_BYTES) == (72, 40, 40)  # wire facts: changing one changes VERSION
+assert REASON_BYTES_MAX <= CONTROL_BYTES_MAX
+
+
+class Kind(IntEnum):
+    """What a message is. Below 16: from tx. From 16: from rx."""
+
+    DATA = 1  # frame `seq`, the stream's bytes from `offset` on
+    END = 2  # frame `seq`, empty; `offset` is the length of the whole stream
+    ABORT = 3  # tx gives up; the payload says why
+    BYE = 4  # tx has seen DONE and leaves
+    ACK = 16  # `seq`: all frames below arrived; `offset`: bytes written; see Ack for the payload
+    RESEND = 17  # the copy of frame `seq` that this leg carried is no use: send it again
+    DONE = 18  # the whole stream of `offset` bytes was accepted by the output
+    REFUSAL = 19  # rx gives up; the payload says why
+
+
+FROM_TX = frozenset({Kind.DATA, Kind.END, Kind.ABORT, Kind.BYE})
+FROM_RX = frozenset({Kind.ACK, Kind.RESEND, Kind.DONE, Kind.REFUSAL})
+
+
+class Verdict(IntEnum):
+    """rx's word on a greeting."""
+
+    ACCEPTED = 0
+    VERSION = 1  # rx speaks another version
+    CHECKPHRASE = 2  # the checkphrases differ
+    BUSY = 3  # rx serves another session
+    UNKNOWN = 4  # tx speaks of a receiver that is not this process: rx was started anew
+    MALFORMED = 5  # a greeting whose values cannot be
+
+
+class Waiting(IntEnum):
+    """What rx waits for, in an acknowledgement."""
+
+    FRAME = 0
+    OUTPUT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """The first bytes of a leg, from tx. `receiver` is zero until a receiver has answered once."""
+
+    session: bytes
+    leg: int
+    receiver: bytes
+    checkphrase: bytes
+    features: int
+    window_bytes: int
+    frame_bytes: int
+
+    def encode(self) -> bytes:
+        """GREETING_BYTES bytes."""
+        fields = _GREETING.pack(
+            MAGIC, VERSION, 0, self.features, self.session, self.receiver,
+            self.leg, self.checkphrase, self.window_bytes, self.frame_bytes, 0,
+        )  # fmt: skip
+        return fields + _HASH.pack(xxhash.xxh3_64_intdigest(fields))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """rx's answer to a greeting. `receiver` names the rx process, so that another one is noticed."""
+
+    verdict: Verdict
+    features: int = 0
+    receiver: bytes = bytes(8)
+    window_bytes: int = 0
+
+    def encode(self) -> bytes:
+        """ANSWER_BYTES bytes."""
+        fields = _ANSWER.pack(MAGIC, VERSION, self.verdict, self.features, self.receiver, self.window_bytes, 0)
+        return fields + _HASH.pack(xxhash.xxh3_64_intdigest(fields))
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The head of a message; its fields mean what `Kind` says."""
+
+    kind: Kind
+    length: int
+    seq: int
+    offset: int
+    payload_hash: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The whole state of a receiver, so that a lost acknowledgement does not matter.
+
+    arrived_next: every frame below has arrived. written_bytes: accepted by the output.
+    ranges: half-open ranges of frames beyond arrived_next that arrived, ascending; the lowest
+    ACK_RANGES_MAX of them. waiting_seq: the frame that rx waits for, when it waits for one.
+    """
+
+    arrived_next: int
+    written_bytes: int
+    waiting: Waiting
+    waiting_seq: int
+    ranges: tuple[tuple[int, int], ...] = ()
+
+    def encode(self) -> bytes:
+        """Header and payload of the acknowledgement."""
+        payload = _ACK.pack(self.waiting, self.waiting_seq) + b"".join(_RANGE.pack(*r) for r in self.ranges)
+        return encode_control(Kind.ACK, self.arrived_next, self.written_bytes, payload)
+
+
+def encode_header(kind: Kind, length: int, seq: int, offset: int, payload_hash: int) -> bytes:
+    """HEADER_BYTES bytes."""
+    fields = _HEADER.pack(HEADER_MAGIC, kind, 0, length, seq, offset, payload_hash)
+    return fields + _HASH.pack(xxhash.xxh3_64_intdigest(fields))
+
+
+def encode_control(kind: Kind, seq: int = 0, offset: int = 0, payload: bytes = b"") -> bytes:
+    """A whole message with a small payload, which is always hashed."""
+    assert len(payload) <= CONTROL_BYTES_MAX
+    return encode_header(kind, len(payload), seq, offset, xxhash.xxh3_64_intdigest(payload)) + payload
+
+
+def encode_reason(kind: Kind, reason: str) -> bytes:
+    """ABORT or REFUSAL, with as much of the reason as fits REASON_BYTES_MAX of UTF-8."""
+    return encode_control(kind, payload=reason.encode()[:REASON_BYTES_MAX])
+
+
+def decode_reason(payload: bytes | bytearray | memoryview) -> str:
+    """The reason as text that is safe to print: one line, nothing that moves a cursor."""
+    text = bytes(payload).decode(errors="replace")
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def check_prefix_untrusted(data: bytes | bytearray) -> int:
+    """The version in the first PREFIX_BYTES of a greeting or an answer. FrameError if the magic is wrong."""
+    if data[:4] != MAGIC[: len(data)]:
+        raise FrameError("not viamillipede")
+    return data[4] if len(data) > 4 else VERSION
+
+
+def _check_hash_untrusted(data: bytes | bytearray | memoryview, fields_bytes: int, what: str) -> None:
+    if _HASH.unpack_from(data, fields_bytes)[0] != xxhash.xxh3_64_intdigest(data[:fields_bytes]):
+        raise FrameError(f"damaged {what}: its hash is wrong")
+
+
+def decode_greeting_untrusted(data: bytes | bytearray) -> Greeting:
+    """GREETING_BYTES bytes of this VERSION. FrameError if they cannot be a greeting."""
+    if check_prefix_untrusted(data) != VERSION:
+        raise FrameError("another version's greeting")
+    _check_hash_untrusted(data, _GREETING.size, "greeting")
+    _, _, _, features, session, receiver, leg, checkphrase, window, frame, _ = _GREETING.unpack_from(data)
+    if features & ~FEATURES_KNOWN or not any(session) or not 1 <= frame <= FRAME_BYTES_MAX or window < frame:
+        raise FrameError("a greeting with values that cannot be")
+    return Greeting(session, leg, receiver, checkphrase, features, window, frame)
+
+
+def decode_answer_untrusted(data: bytes | bytearray) -> Answer:
+    """ANSWER_BYTES bytes of this VERSION. FrameError if they cannot be an answer."""
+    _check_hash_untrusted(data, _ANSWER.size, "answer")
+    _, _, verdict, features, receiver, window, _ = _ANSWER.unpack_from(data)
+    if features & ~FEATURES_KNOWN or verdict not in Verdict.__members__.values():
+        raise FrameError("an answer with values that cannot be")
+    return Answer(Verdict(verdict), features, receiver, window)
+
+
+def decode_header_untrusted(data: bytes | bytearray | memoryview, allowed: frozenset[Kind]) -> Header:
+    """HEADER_BYTES bytes. FrameError if the hash is wrong or the values cannot be.
+
+    A kind outside `allowed`, a payload longer than its kind may have, and an END with a payload
+    are refused here, so nobody behind this function needs to ask again.
+    """
+    _check_hash_untrusted(data, _HEADER.size, "header")
+    magic, number, _, length, seq, offset, payload_hash = _HEADER.unpack_from(data)
+    if magic != HEADER_MAGIC or number not in allowed:
+        raise FrameError(f"a message of unknown kind {number}")
+    kind = Kind(number)
+    if kind is Kind.DATA:
+        possible = 1 <= length <= FRAME_BYTES_MAX
+    elif kind is Kind.ACK:
+        possible = _ACK.size <= length <= CONTROL_BYTES_MAX and (length - _ACK.size) % _RANGE.size == 0
+    elif kind in (Kind.ABORT, Kind.REFUSAL):
+        possible = length <= REASON_BYTES_MAX
+    else:
+        possible = length == 0
+    if not possible:
+        raise FrameError(f"a message {kind.name} of {length} bytes cannot be")
+    return Header(kind, length, seq, offset, payload_hash)
+
+
+def decode_ack_untrusted(header: Header, payload: bytes | bytearray | memoryview) -> Ack:
+    """The acknowledgement in a checked payload. FrameError if its ranges cannot be."""
+    waiting, waiting_seq = _ACK.unpack_from(payload)
+    ranges = tuple(_RANGE.iter_unpack(payload[_ACK.size :]))
+    lowest = header.seq
+    for start, end in ranges:
+        if not lowest < start < end:
+            raise FrameError("an acknowledgement with ranges that cannot be")
+        lowest = end
+    if waiting not in (Waiting.FRAME, Waiting.OUTPUT):
+        raise FrameError("an acknowledgement that waits for the unknown")
+    return Ack(header.seq, header.offset, Waiting(waiting), waiting_seq, ranges)
+
+
+class ControlDecoder:
+    """Cuts what rx sends into messages; bytes may come in any pieces. Memory: one message."""
+
+    def __init__(self, allowed: frozenset[Kind] = FROM_RX) -> None:
+        self._allowed = allowed
+        self._buffer = bytearray()
+        self._header: Header | None = None
+
+    def feed_untrusted(self, data: bytes | memoryview) -> list[tuple[Header, bytes]]:
+        """The messages that `data` completes, each with its payload, already checked. FrameError."""
+        buffer, messages = self._buffer, []
+        buffer += data
+        position = 0
+        while True:
+            if self._header is None:
+                if len(buffer) - position < HEADER_BYTES:
+                    break
+                self._header = decode_header_untrusted(buffer[position : position + HEADER_BYTES], self._allowed)
+                position += HEADER_BYTES
+            header = self._header
+            if len(buffer) - position < header.length:
+                break
+            payload = bytes(buffer[position : position + header.length])
+            if xxhash.xxh3_64_intdigest(payload) != header.payload_hash:
+                raise FrameError("damaged payload: its hash is wrong")
+            position += header.length
+            self._header = None
+            messages.append((header, payload))
+        del buffer[:position]
+        return messages
