@@ -89,10 +89,11 @@ class RxSession:
         self.presence = Presence(config.wait_us, config.regroup_us, config.outage_us, now_us)
         self.reassembly = Reassembly(config.window_bytes, self.checksum, direct)
         self.legs: dict[int, RxLeg] = {}
-        self.legs_most = self.legs_lost = self.resends = self.asides = 0
+        self.legs_most = self.restarts = self.resends = self.asides = 0
         self.output_blocked = False
         self.done = False  # the output has accepted everything and was closed
         self.bye = False  # tx knows
+        self.refusal: bytes | None = None  # why we gave up
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._waiting: dict[int, RxLeg] = {}  # key -> leg, in the order in which they began to wait
         self._waiting_for: dict[int, list[RxLeg]] = {}  # frame -> legs
@@ -134,7 +135,7 @@ class RxSession:
         self.presence.on_leg_up()
         self.legs_most = max(self.legs_most, len(self.legs))
         self._ack_leg = leg
-        leg.outbox.append(self._done_message() if self.done else self.ack().encode())
+        leg.outbox.append(self.refusal or (self._done_message() if self.done else self.ack().encode()))
         return leg
 
     def on_leg_lost(self, leg: RxLeg, closed_by_peer: bool, now_us: int) -> None:
@@ -143,7 +144,8 @@ class RxSession:
         self._stop_waiting(leg)
         if self._ack_leg is leg:
             self._ack_leg = None
-        self.legs_lost += 1
+        if not self.done:
+            self.restarts += 1
         self.presence.on_leg_lost(closed_by_peer, now_us)
 
     # ---- a leg's next step ----------------------------------------------------------------------
@@ -284,6 +286,12 @@ class RxSession:
         for leg in self.legs.values():
             leg.outbox.append(self._done_message())
 
+    def refuse(self, message: bytes) -> None:
+        """We give up: every leg says why, also those that are still to come, and nothing else any more."""
+        self.refusal = message
+        for leg in self.legs.values():
+            leg.outbox.append(message)
+
     def _done_message(self) -> bytes:
         return encode_control(Kind.DONE, offset=self.reassembly.written)
 
@@ -315,7 +323,7 @@ class RxSession:
             self.output_blocked and self._told is Waiting.FRAME and now_us >= self._output_since_us + BLOCKED_US
         )
         due = self._ack_deadline_us is not None and now_us >= self._ack_deadline_us
-        if self.done or not self.legs or not (due or blocked_untold):
+        if self.done or self.refusal or not self.legs or not (due or blocked_untold):
             return None
         leg = self._ack_leg
         if leg is None:
@@ -332,13 +340,15 @@ class RxSession:
         quiet = [leg for leg in self.legs.values() if now_us - leg.sent_us >= HEARTBEAT_US and not leg.outbox]
         for leg in quiet:
             leg.sent_us = now_us
-        if not quiet:
-            return quiet, b""
+        if not quiet or self.refusal:
+            return [], b""
         return quiet, self._done_message() if self.done else self.ack().encode()
 
     # ---- time -----------------------------------------------------------------------------------
     def deadline_us(self) -> int | None:
         """When `on_timer` or `next_ack` has something to do; None: only when something happens."""
+        if self.done:
+            return None  # DONE says it all: next_ack has nothing to add
         deadlines = []
         if self._ack_deadline_us is not None and self.legs:
             deadlines.append(self._ack_deadline_us)

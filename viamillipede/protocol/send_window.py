@@ -43,9 +43,13 @@ class SendWindow:
     """Frames not yet acknowledged, and the input that waits to become one. No I/O, no clock."""
 
     def __init__(self, window_bytes: int, frame_bytes: int, checksum: bool) -> None:
-        self.window_bytes = window_bytes
         self.frame_bytes = max(1, min(frame_bytes, window_bytes // 4))  # a few frames must fit
-        self.limit_bytes = min(WINDOW_BYTES_START, window_bytes)  # how much of the window is used now
+        # How much of the window is used now. The whole is this, doubled a few times: a frame in one piece
+        # stays in one piece only if the ring's size is multiplied.
+        self.limit_bytes, doublings = window_bytes, 0
+        while self.limit_bytes // 2 >= max(WINDOW_BYTES_START, 4 * self.frame_bytes):
+            self.limit_bytes, doublings = self.limit_bytes // 2, doublings + 1
+        self.window_bytes = self.limit_bytes << doublings
         self.head = self.cut_end = self.written = 0
         self.next_seq = self.arrived_next = 0
         self.ended = False  # the input has ended, or was ended
@@ -168,6 +172,7 @@ class SendWindow:
                 self._take(low, high, new)
                 self._arrived.add(low, high)
         self.written = max(self.written, ack.written_bytes)
+        self.oldest()  # forgets what arrived, also when nobody asks for it
         return new
 
     def _take(self, start: int, end: int, new: list[Frame]) -> None:
@@ -192,7 +197,7 @@ class SendWindow:
         lost = [self._unarrived[seq] for seq in sorted(self._carried.pop(leg, ()))]
         for frame in lost:
             self._drop_copy(frame, leg)
-        return len(lost)
+        return sum(frame.queued for frame in lost)
 
     def _drop_copy(self, frame: Frame, leg: int) -> None:
         frame.legs.discard(leg)

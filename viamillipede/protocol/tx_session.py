@@ -152,7 +152,8 @@ class TxSession:
         state = self.legs.pop(leg)
         self.scheduler.discard(state.rank, leg)
         self.presence.on_leg_lost(closed_by_peer, now_us)
-        self.restarts += 1
+        if not self.done:
+            self.restarts += 1
         return self.window.on_leg_lost(leg)
 
     # ---- frames out -----------------------------------------------------------------------------

@@ -169,7 +169,7 @@ def encode_control(kind: Kind, seq: int = 0, offset: int = 0, payload: bytes = b
 
 def encode_reason(kind: Kind, reason: str) -> bytes:
     """ABORT or REFUSAL, with as much of the reason as fits REASON_BYTES_MAX of UTF-8."""
-    return encode_control(kind, payload=reason.encode()[:REASON_BYTES_MAX])
+    return encode_control(kind, payload=reason.encode(errors="replace")[:REASON_BYTES_MAX])
 
 
 def decode_reason(payload: bytes | bytearray | memoryview) -> str:

@@ -1,0 +1,122 @@
+"""Every state of presence against every input, and the clock that runs in each."""
+
+from collections.abc import Callable
+
+import pytest
+
+from viamillipede.protocol.presence import Absence, Presence
+
+WAIT_US, REGROUP_US, OUTAGE_US = 60, 10, 900
+START_US = 1000
+EVENT_US = 1100
+
+
+def presence(wait_us: int | None = WAIT_US) -> Presence:
+    """Nobody has come yet."""
+    return Presence(wait_us, REGROUP_US, OUTAGE_US, START_US)
+
+
+def together(legs: int) -> Presence:
+    """`legs` legs are up."""
+    made = presence()
+    for _ in range(legs):
+        made.on_leg_up()
+    return made
+
+
+def alone(closed_by_peer: bool) -> Presence:
+    """The last leg has been lost."""
+    made = together(1)
+    made.on_leg_lost(closed_by_peer, START_US + 50)
+    return made
+
+
+STATES: dict[str, Callable[[], Presence]] = {
+    "waiting": presence,
+    "one leg": lambda: together(1),
+    "two legs": lambda: together(2),
+    "alone, gone": lambda: alone(True),
+    "alone, silence": lambda: alone(False),
+}
+INPUTS: dict[str, Callable[[Presence], None]] = {
+    "leg up": lambda p: p.on_leg_up(),
+    "closed": lambda p: p.on_leg_lost(True, EVENT_US),
+    "lost": lambda p: p.on_leg_lost(False, EVENT_US),
+    "refused": lambda p: p.on_refused(),
+}
+# (state, input) -> legs up, contacted, when the wait ends, what it means; "bug": the call is a bug of ours
+WAITING = (0, False, START_US + WAIT_US, Absence.NO_CONTACT)
+GONE_BEFORE = (0, True, START_US + 50 + REGROUP_US, Absence.DEAD)
+SILENT_BEFORE = (0, True, START_US + 50 + OUTAGE_US, Absence.OUTAGE)
+GONE_NOW = (0, True, EVENT_US + REGROUP_US, Absence.DEAD)
+SILENT_NOW = (0, True, EVENT_US + OUTAGE_US, Absence.OUTAGE)
+TABLE = {
+    ("waiting", "leg up"): (1, True, None, None),
+    ("waiting", "closed"): "bug",
+    ("waiting", "lost"): "bug",
+    ("waiting", "refused"): WAITING,
+    ("one leg", "leg up"): (2, True, None, None),
+    ("one leg", "closed"): GONE_NOW,
+    ("one leg", "lost"): SILENT_NOW,
+    ("one leg", "refused"): (1, True, None, None),
+    ("two legs", "leg up"): (3, True, None, None),
+    ("two legs", "closed"): (1, True, None, None),
+    ("two legs", "lost"): (1, True, None, None),
+    ("two legs", "refused"): (2, True, None, None),
+    ("alone, gone", "leg up"): (1, True, None, None),
+    ("alone, gone", "closed"): "bug",
+    ("alone, gone", "lost"): "bug",
+    ("alone, gone", "refused"): GONE_BEFORE,
+    ("alone, silence", "leg up"): (1, True, None, None),
+    ("alone, silence", "closed"): "bug",
+    ("alone, silence", "lost"): "bug",
+    ("alone, silence", "refused"): GONE_BEFORE,
+}
+
+
+def test_the_table_is_whole() -> None:
+    assert set(TABLE) == {(state, given) for state in STATES for given in INPUTS}
+
+
+@pytest.mark.parametrize(("state", "given"), TABLE)
+def test_each_state_with_each_input(state: str, given: str) -> None:
+    made, expected = STATES[state](), TABLE[state, given]
+    if isinstance(expected, str):
+        with pytest.raises(AssertionError):
+            INPUTS[given](made)
+        return
+    INPUTS[given](made)
+    legs, contacted, deadline_us, absence = expected
+    assert (made.legs_up, made.contacted, made.deadline_us()) == (legs, contacted, deadline_us)
+    if deadline_us is None:
+        assert made.absence(1 << 60) is None
+    else:
+        assert made.absence(deadline_us - 1) is None
+        assert made.absence(deadline_us) is absence
+
+
+def test_the_states_of_the_table_are_what_they_are_called() -> None:
+    assert STATES["alone, silence"]().deadline_us() == SILENT_BEFORE[2]
+    assert STATES["alone, gone"]().deadline_us() == GONE_BEFORE[2]
+
+
+def test_without_a_limit_the_first_contact_is_waited_for_for_ever() -> None:
+    made = presence(None)
+    assert made.deadline_us() is None
+    assert made.absence(1 << 60) is None
+
+
+def test_evidence_is_forgotten_when_a_leg_comes_back() -> None:
+    made = alone(True)
+    made.on_leg_up()
+    assert not made.gone
+    made.on_leg_lost(False, EVENT_US)
+    assert made.absence(EVENT_US + REGROUP_US) is None
+    assert made.absence(EVENT_US + OUTAGE_US) is Absence.OUTAGE
+
+
+def test_the_last_leg_is_the_evidence() -> None:
+    made = together(2)
+    made.on_leg_lost(True, EVENT_US)
+    made.on_leg_lost(False, EVENT_US + 1)
+    assert made.absence(EVENT_US + 1 + REGROUP_US) is None

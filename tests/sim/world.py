@@ -1,0 +1,256 @@
+"""One simulated world: both sessions, their links and their faults, in virtual time.
+
+Goal: whatever the links do, the output is a prefix of the input at every step, memory stays within
+the window, and the transfer ends.
+Method: the seed fixes everything; time is virtual. Faults strike until `faults_end_us`; from then
+on links are perfect, except that dead legs stay dead but one, and a deadline holds that follows
+from the drawn rates. In a calm world nothing may be sent twice, and no leg may be replaced.
+"""
+
+import heapq
+import random
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from unittest import mock
+
+from tests.sim.links import Connection, Stream
+from tests.sim.options import Options, draw
+from tests.sim.rx_side import RxSide
+from tests.sim.tx_side import TxSide
+from viamillipede.config import LINGER_US, MS_US, S_US
+from viamillipede.protocol import reassembly, send_window
+
+RECOVERY_US = 60 * S_US  # to notice dead legs, to back off, to connect: each a few seconds, and some after others
+FOREVER_US = 10**12
+
+
+class World:
+    """Runs one seed. `run` raises AssertionError, or whatever the core raises, if the core is wrong."""
+
+    def __init__(self, options: Options, log: Callable[[str], None] | None = None) -> None:
+        self.options, self._log = options, log
+        self.rng = random.Random(options.seed + 1)
+        self.now_us = S_US
+        self.source = self.rng.randbytes(options.total_bytes)
+        self.counts: Counter[str] = Counter()
+        self._agenda: list[tuple[int, int, Callable[[], None]]] = []
+        self._order = count()
+        self._faults_over = options.calm
+        self._live: dict[int, Connection] = {}
+        self._dead_legs: set[int] = set()
+        self._dead_ranks: set[int] = set()
+        self.survivor = self.rng.randrange(len(options.links))
+        self.tx = TxSide(self)
+        self.rx = RxSide(self)
+        if not options.calm:
+            self.after(options.faults_end_us, self._end_faults)
+
+    # ---- time -----------------------------------------------------------------------------------
+    def after(self, delay_us: int, step: Callable[[], None]) -> None:
+        """Do `step` in `delay_us`."""
+        heapq.heappush(self._agenda, (self.now_us + delay_us, next(self._order), step))
+
+    def note(self, text: str) -> None:
+        """A line of the story, for a verbose run."""
+        if self._log is not None:
+            self._log(f"{self.now_us / S_US:12.6f} {text}")
+
+    def count(self, what: str, by: int = 1) -> None:
+        """Coverage: this has happened."""
+        self.counts[what] += by
+
+    def run(self) -> Counter[str]:
+        """Until both sides have ended; what happened, for the swarm's coverage."""
+        deadline_us = self.now_us + self._deadline_us()
+        done_us = FOREVER_US * 10
+        steps = 0
+        while not self._over(done_us):
+            self.now_us, _, step = heapq.heappop(self._agenda)
+            step()
+            steps += 1
+            if not steps % self.options.check_every:
+                self._check()
+            if self.tx.session.done and done_us > FOREVER_US:
+                done_us = self.now_us
+            assert self.now_us < deadline_us, f"liveness: no end {RECOVERY_US // S_US} s after what the links permit"
+        self._check()
+        self._check_end()
+        self.counts["steps"] += steps
+        return self.counts
+
+    def _over(self, done_us: int) -> bool:
+        if not self.tx.session.done:
+            return False
+        return self.rx.session.bye or not self.rx.session.legs or self.now_us > done_us + LINGER_US
+
+    def _deadline_us(self) -> int:
+        """Generous: what the survivor, the reader and the source need one after the other, four times."""
+        options = self.options
+        link, reader, source, total = options.links[self.survivor], options.reader, options.source, options.total_bytes
+        round_trip_us = link.delay_us + link.back_delay_us
+        window = min(options.tx_window, options.rx_window, options.window_start, link.receive_bytes, link.send_bytes)
+        needed_us = (total + options.frame_bytes) * S_US // link.rate + (total // min(window, 2048) + 20) * round_trip_us
+        needed_us += (total // options.frame_bytes + 20) * 400 * S_US // link.back_rate  # acknowledgements
+        if reader.rate:
+            needed_us += total * S_US // reader.rate
+        if reader.pause_every:
+            needed_us += (total // reader.pause_every + 1) * reader.pause_us
+        needed_us += (total // source.piece + 1) * source.gap_us
+        if source.pause_every:
+            needed_us += (total // source.pause_every + 1) * source.pause_us
+        return options.faults_end_us + RECOVERY_US + 4 * needed_us
+
+    # ---- checks ---------------------------------------------------------------------------------
+    def _check(self) -> None:
+        tx, rx = self.tx.session, self.rx.session
+        tx.check()
+        rx.check()
+        assert tx.window.limit_bytes <= self.options.tx_window, "tx holds more than its window"
+        assert rx.reassembly.memory_bytes() <= self.options.rx_window, "rx holds more than its window"
+        assert rx.reassembly.written == self.rx.pipe.accepted, "rx miscounts what it wrote"
+        assert tx.window.written <= rx.reassembly.written, "tx believes in more than was written"
+        assert tx.window.arrived_next <= rx.reassembly.due_seq, "tx believes in more than arrived"
+
+    def _check_end(self) -> None:
+        options, tx, rx, counts = self.options, self.tx.session, self.rx.session, self.counts
+        assert rx.done and self.rx.pipe.accepted == options.total_bytes, "the stream is short"
+        assert rx.reassembly.total == options.total_bytes
+        if options.calm:
+            assert not tx.window.retransmitted_frames, f"{tx.window.retransmitted_frames} frames were sent twice"
+            assert not tx.restarts and not self.tx.replaced, "a leg was replaced in a calm world"
+            assert not rx.reassembly.duplicate_bytes and not rx.resends
+            assert rx.bye, "tx did not say bye"
+            counts["calm worlds"] += 1
+        for name, number in (
+            ("hedges", tx.hedges),
+            ("restarts", tx.restarts),
+            ("corrupted and sent again", rx.reassembly.corrupted),
+            ("asides", rx.asides),
+            ("window growth", tx.window.limit_bytes > options.window_start),
+            ("direct and stored in one stream", rx.reassembly.direct_bytes > 0 and self.rx.stored_bytes > 0),
+            ("survivor alone", len(self._dead_legs) == len(options.links) - 1 and len(options.links) > 1),
+        ):
+            counts[name] += int(number)
+
+    # ---- links ----------------------------------------------------------------------------------
+    def connect_outcome(self, leg: int, rank: int) -> str:
+        """What becomes of an attempt to connect: established, refused, closed or timeout."""
+        if leg in self._dead_legs:
+            return "timeout"
+        if rank in self._dead_ranks:
+            return "refused"
+        if not self._faults_over and self.rng.random() < self.options.refuse_chance:
+            return self.rng.choice(("refused", "closed", "timeout"))
+        return "established"
+
+    def connect(self, leg: int) -> Connection:
+        """A new connection on the leg's path, with the fault it will meet."""
+        link, piece = self.options.links[leg], self.options.piece_bytes
+        rng = random.Random(self.rng.random())
+        forward = Stream(self, rng, link.rate, link.delay_us, link.send_bytes, link.receive_bytes,
+                         link.low_water_bytes, piece)  # fmt: skip
+        back = Stream(self, rng, link.back_rate, link.back_delay_us, 16384, 65536, 16384, piece)
+        connection = Connection(leg, next(self._order), forward, back)
+        self._live[connection.key] = connection
+        if not self._faults_over and self.rng.random() < self.options.fault_chance:
+            on_back = self.rng.random() < 0.25
+            victim = back if on_back else forward
+            victim.fault_at = int(self.rng.expovariate(1 / (300 if on_back else self.options.fault_bytes)))
+            victim.on_fault = partial(self._strike, connection, victim)
+        self.rx.accept(connection)
+        return connection
+
+    def close_from_tx(self, connection: Connection) -> None:
+        """tx closes with a reset, as after an abort; a black hole swallows it."""
+        self._live.pop(connection.key, None)
+        forward = connection.forward
+        connection.back.cut = True
+        if forward.hole or connection.broken:
+            return
+        if self.rng.random() < 0.5:
+            forward.end_here()
+        else:
+            self.after(self.options.links[connection.leg].delay_us, lambda: self._reset(connection))
+
+    def close_from_rx(self, connection: Connection) -> None:
+        """rx closes: tx reads the end, unless a black hole swallows it."""
+        if not connection.back.hole and not connection.broken:
+            connection.back.end_here()
+
+    def _reset(self, connection: Connection) -> None:
+        connection.reset()
+        connection.forward.on_readable()
+        connection.back.on_readable()
+
+    # ---- faults ---------------------------------------------------------------------------------
+    def _strike(self, connection: Connection, victim: Stream) -> None:
+        """The fault of this connection, at its byte."""
+        if self._faults_over or connection.key not in self._live:
+            return
+        kind, rng = self.rng.choice(self.options.fault_kinds), self.rng
+        self.count("fault: " + kind)
+        self.note(f"fault: {kind} on leg {connection.leg}")
+        if kind == "reset":
+            self.after(0, lambda: self._reset(connection))
+        elif kind == "close":
+            for stream in connection.streams() if rng.random() < 0.7 else (victim,):
+                stream.end_here()
+        elif kind == "corrupt":
+            victim.corrupt_next = True
+        elif kind == "trickle":
+            rate, victim.rate = victim.rate, rng.randint(200, 4000)
+            self.after(rng.randint(1, 20) * S_US, lambda: self._restore(victim, rate))
+        else:
+            holes = connection.streams() if rng.random() < 0.4 else (victim,)
+            for stream in holes:
+                stream.hole = True
+            if rng.random() < self.options.comes_back:
+                self.after(rng.randint(10 * MS_US, 20 * S_US), lambda: self._unstall(connection))
+            elif rng.random() < 0.3:
+                self._dead_legs.add(connection.leg)
+
+    def _restore(self, stream: Stream, rate: int) -> None:
+        stream.rate = max(stream.rate, rate)
+        stream.resume()
+
+    def _unstall(self, connection: Connection) -> None:
+        if connection.leg not in self._dead_legs:
+            for stream in connection.streams():
+                if stream.hole:
+                    stream.hole = False
+                    stream.resume()
+
+    def _end_faults(self) -> None:
+        """From now on: perfect links, or dead ones."""
+        self._faults_over = True
+        options = self.options
+        home = self.survivor % options.addresses
+        self._dead_ranks = {r for r in range(options.addresses) if r != home and self.rng.random() < 0.4}
+        for leg in range(len(options.links)):
+            if self.rng.random() < options.dead_share:
+                self._dead_legs.add(leg)
+        self._dead_legs.discard(self.survivor)
+        self.note(f"faults are over; dead: legs {sorted(self._dead_legs)}, addresses {sorted(self._dead_ranks)}")
+        for connection in list(self._live.values()):
+            link = options.links[connection.leg]
+            for stream, rate in zip(connection.streams(), (link.rate, link.back_rate), strict=True):
+                stream.corrupt_next = False
+                stream.rate = rate
+                stream.hole = connection.leg in self._dead_legs
+                stream.resume()
+
+
+def run_seed(seed: int, log: Callable[[str], None] | None = None) -> Counter[str]:
+    """Simulate one seed; what happened, counted. Raises what is wrong."""
+    options = draw(seed)
+    if log is not None:
+        log(f"seed {seed}\n{options.describe()}")
+    with (
+        mock.patch.object(send_window, "WINDOW_BYTES_START", options.window_start),
+        mock.patch.object(reassembly, "WINDOW_BYTES_START", options.window_start),
+        mock.patch.object(send_window, "FRAMES_MAX", options.frames_max),
+        mock.patch.object(reassembly, "FRAMES_MAX", options.frames_max),
+    ):
+        return World(options, log).run()

@@ -1,0 +1,137 @@
+"""viamillipede(1) against the program: words, defaults, limits, levels, exit statuses, variables."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from docopt import docopt
+
+from viamillipede import cli, config
+from viamillipede.cli import USAGE
+from viamillipede.config import RxConfig, TxConfig
+from viamillipede.errors import Exit
+from viamillipede.units import spell_size
+
+PAGE = Path(__file__).parent.parent / "man" / "viamillipede.1"
+TEXT = PAGE.read_text(encoding="utf-8")
+SECTIONS = {part.partition("\n")[0]: part.partition("\n")[2] for part in re.split(r"^\.Sh ", TEXT, flags=re.M)[1:]}
+
+
+def entries() -> dict[str, tuple[str, str]]:
+    """Each word in WORDS: its argument in upper case, or "", and its description as running text."""
+    parts = re.split(r"^\.It Cm (\S+)(?: Ar (\S+))?$", SECTIONS["WORDS"], flags=re.M)[1:]
+    found = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
+    return {word: ((argument or "").upper(), running(text)) for word, argument, text in found}
+
+
+def running(source: str) -> str:
+    """mdoc source as one line, without the macros that only set the type."""
+    return " ".join(re.sub(r"^\.(Cm|Ar|Em|Ql|Dv|Ev) ", "", source, flags=re.M).split())
+
+
+def help_options() -> dict[str, str]:
+    """Each option of the help text and its argument, or ""."""
+    lines = re.findall(r"^ +(?:-\w, )?--([\w-]+)(?:=(\S+))?  ", USAGE, flags=re.M)
+    return dict(lines)
+
+
+def test_words_are_those_of_the_help() -> None:
+    assert {word: argument for word, (argument, _) in entries().items()} == help_options()
+    assert set(help_options()) == set(cli._words()) | {"help", "version"}
+
+
+def test_defaults_are_those_of_the_help() -> None:
+    options = docopt(USAGE, ["rx", "0"], default_help=False)
+    for word, (_, text) in entries().items():
+        stated = re.findall(r"[Tt]he default is ([\w]+)", text)
+        default = options[f"--{word}"]
+        assert stated == ([default] if isinstance(default, str) else []), word
+    assert TxConfig().wait_us == 60 * config.S_US
+    assert RxConfig().wait_us is None
+    assert "rx waits for ever by default" in entries()["wait"][1]
+    assert "for 60s by default" in entries()["wait"][1]
+
+
+def test_limits_are_those_of_the_program() -> None:
+    limits = {
+        "threads": f"1 to {config.THREADS_MAX}",
+        "verbose": f"0 to {config.VERBOSE_MAX}",
+        "window": f"{spell_size(config.WINDOW_BYTES_MIN)} to {spell_size(config.WINDOW_BYTES_MAX)}",
+        "frame": f"{spell_size(config.FRAME_BYTES_MIN)} to {spell_size(config.FRAME_BYTES_MAX)}",
+        "checkphrase": f"{config.CHECKPHRASE_BYTES} bytes",
+    }
+    for word, limit in limits.items():
+        assert limit in entries()[word][1], word
+
+
+def test_words_of_one_role_say_so() -> None:
+    tx_fields, rx_fields = TxConfig.__dataclass_fields__, RxConfig.__dataclass_fields__
+    for word, (field, _) in cli._FIELDS.items():
+        roles = [role for role, fields in (("tx", tx_fields), ("rx", rx_fields)) if field in fields]
+        only = f"{roles[0]} only." if len(roles) == 1 else ""
+        assert re.findall(r"\b[tr]x only\.", entries()[word][1]) == ([only] if only else []), word
+        in_help = re.search(rf"^ +--{word}(?:=\S+)? +(?:([tr]x): )?", USAGE, flags=re.M)
+        assert in_help is not None, word
+        if len(roles) == 1:
+            assert in_help[1] == roles[0], word
+
+
+def test_kinds_of_chaos() -> None:
+    source = re.split(r"^\.It Cm ", SECTIONS["WORDS"], flags=re.M)
+    entry = next(part for part in source if part.startswith("chaos-kind "))
+    named = set(re.findall(r"^\.Cm ([\w-]+)", entry, flags=re.M))
+    assert named - {"chaos", "checksum", "tx"} == set(config.CHAOS_KINDS)
+
+
+def test_levels_of_verbosity() -> None:
+    levels = re.findall(r"^\.It (\d+)$", SECTIONS["WORDS"], flags=re.M)
+    help_entry = USAGE[USAGE.index("--verbose=N") : USAGE.index("--chaos=N")]
+    assert levels == ["0", "1", "2", "3", "5", "10", "20"]
+    assert levels == re.findall(r"\b(\d+) [a-z]", help_entry)
+    steps = re.search(r"from 0 to ((?:\d+, )+)and then to 0 again", running(SECTIONS["SIGNALS"]))
+    assert steps is not None
+    assert re.findall(r"\d+", steps[1]) == levels[1:]
+
+
+def test_exit_statuses() -> None:
+    statuses = re.findall(r"^\.It (\d+)$", SECTIONS["EXIT STATUS"], flags=re.M)
+    assert [int(status) for status in statuses] == sorted(Exit)
+
+
+def test_transient_statuses() -> None:
+    parts = re.split(r"^\.It (\d+)$", SECTIONS["EXIT STATUS"].split(".El")[0], flags=re.M)[1:]
+    transient = [int(status) for status, text in zip(parts[::2], parts[1::2], strict=True) if "Transient" in text]
+    assert transient == [Exit.NO_CONTACT, Exit.PEER_LOST, Exit.LIMIT]
+
+
+def test_variables_exist() -> None:
+    variables = set(re.findall(r"VIAMILLIPEDE_[A-Z_]+[A-Z]", SECTIONS["ENVIRONMENT"])) - {"VIAMILLIPEDE_DEBUG"}
+    names = {"VIAMILLIPEDE_" + word.upper().replace("-", "_") for word in cli._words()}
+    assert variables
+    assert variables <= names
+
+
+def test_examples_are_accepted() -> None:
+    pages = running(SECTIONS["EXAMPLES"].replace("\n", " ;\n")), USAGE[USAGE.index("Examples:") :].replace("\n", " ;\n")
+    examples = [match for page in pages for match in re.findall(r"viamillipede ([tr]x [^|;>]*)", page)]
+    assert len(examples) >= 12
+    for example in examples:
+        cli.parse(example.split(), {})
+
+
+def test_sections() -> None:
+    assert list(SECTIONS) == [
+        "NAME", "SYNOPSIS", "DESCRIPTION", "WORDS", "SIGNALS", "ENVIRONMENT", "EXIT STATUS", "EXAMPLES",
+        "SECURITY", "DIFFERENCES FROM THE C PROGRAM", "SEE ALSO",
+    ]  # fmt: skip
+    for signal in ("SIGUSR1", "SIGINFO", "SIGUSR2", "SIGINT", "SIGTERM", "SIGPIPE"):
+        assert signal in SECTIONS["SIGNALS"]
+
+
+@pytest.mark.skipif(shutil.which("mandoc") is None, reason="mandoc is not installed")
+def test_mandoc_finds_nothing() -> None:
+    command = ["mandoc", "-T", "lint", "-W", "warning", str(PAGE)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "")

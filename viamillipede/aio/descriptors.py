@@ -1,0 +1,94 @@
+"""Standard input and output as what they are: pipes, sockets, or files that cannot be polled.
+
+A pipe is opened anew through /proc, because O_NONBLOCK belongs to the open file description, which
+other processes share: the shell's, or our own stderr after `2>&1`. Where that cannot be done, the
+flag is set on the shared one and taken back at the end.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import queue
+import socket
+import stat
+import threading
+from collections.abc import Callable
+
+PIPE_BYTES = 1 << 20  # the most that an ordinary user may ask for (/proc/sys/fs/pipe-max-size)
+
+
+def is_pipe(fd: int) -> bool:
+    """Whether `fd` is a pipe or a FIFO."""
+    return stat.S_ISFIFO(os.fstat(fd).st_mode)
+
+
+def is_socket(fd: int) -> bool:
+    """Whether `fd` is a socket."""
+    return stat.S_ISSOCK(os.fstat(fd).st_mode)
+
+
+class PipeEnd:
+    """A non-blocking descriptor of the pipe behind `shared_fd`. Raises OSError when there is none to be had."""
+
+    def __init__(self, shared_fd: int, flags: int) -> None:
+        self._shared_fd = shared_fd
+        self._was_blocking: bool | None = None
+        with contextlib.suppress(OSError, AttributeError):  # not Linux, or over the user's limit: it stays as it is
+            fcntl.fcntl(shared_fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        try:
+            self.fd = os.open(f"/proc/self/fd/{shared_fd}", flags | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:  # no /proc, another user's pipe (sudo), or nobody at the other end
+            self.fd = shared_fd
+            self._was_blocking = os.get_blocking(shared_fd)
+            os.set_blocking(shared_fd, False)
+
+    def close(self) -> None:
+        """Give our descriptor back. Idempotent; the shared one stays open, as it was."""
+        if self._was_blocking is not None:
+            os.set_blocking(self._shared_fd, self._was_blocking)
+        elif self.fd >= 0:
+            os.close(self.fd)
+        self.fd, self._was_blocking = -1, None
+
+
+def replace_by_null(fd: int) -> None:
+    """Close what is behind a standard descriptor, but keep its number taken: no socket shall get it."""
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        os.dup2(null, fd)
+    finally:
+        os.close(null)
+
+
+def open_socket(fd: int) -> socket.socket:
+    """A socket object of its own for the socket behind `fd`."""
+    return socket.socket(fileno=os.dup(fd))
+
+
+class Worker:
+    """One daemon thread that runs one blocking call at a time.
+
+    A daemon, because a read from a dead network file system cannot be cancelled, and must not keep
+    the program from ending (concurrent.futures joins its threads at exit).
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
+        self._loop = loop
+        self._calls: queue.SimpleQueue[tuple[Callable[[], int], Callable[[int | OSError], None]]] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def submit(self, call: Callable[[], int], on_result: Callable[[int | OSError], None]) -> None:
+        """Run `call` in the thread; its result, or its OSError, comes back in the loop."""
+        self._calls.put((call, on_result))
+
+    def _run(self) -> None:
+        while True:
+            call, on_result = self._calls.get()
+            result: int | OSError
+            try:
+                result = call()
+            except OSError as error:
+                result = error
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits for this any more
+                self._loop.call_soon_threadsafe(on_result, result)

@@ -1,0 +1,168 @@
+"""What both programs are made of: an outcome, an alarm, a tick, signals, and an orderly end.
+
+One event loop owns all state. Whatever goes wrong anywhere (in a task, in a callback) ends up in
+`fail`, the first failure wins, and `farewell` gets a bounded time to tell the other side.
+"""
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from viamillipede.aio.clock import now_us
+from viamillipede.aio.log import WARNING, Log
+from viamillipede.config import FAREWELL_US, S_US, TICK_US
+from viamillipede.errors import Failure, Interrupted, Terminated
+from viamillipede.protocol.presence import Presence
+from viamillipede.units import format_duration_us
+
+OUTAGE_TOLD_FIRST_US = 10 * S_US
+OUTAGE_TOLD_EVERY_US = 60 * S_US
+
+
+class Program:
+    """The frame around a session. The two roles fill in `start`, `on_tick`, `on_alarm`, `farewell`, `dump`."""
+
+    def __init__(self, role: str, verbose: int) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.log = Log(role, verbose)
+        self.outcome: asyncio.Future[None] = self.loop.create_future()
+        self.hurry = asyncio.Event()  # a second signal: no farewell
+        self.began_us = now_us()
+        self.presence: Presence
+        self._group: asyncio.TaskGroup
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_us = 0
+        self._outage_told_us = 0
+
+    # ---- what the roles fill in -----------------------------------------------------------------
+    def start(self) -> None:
+        """Begin: spawn tasks, register callbacks."""
+        raise NotImplementedError
+
+    def on_tick(self, now: int) -> None:
+        """Every TICK_US."""
+        raise NotImplementedError
+
+    def on_alarm(self) -> None:
+        """The deadline given to `set_alarm` has come."""
+        raise NotImplementedError
+
+    async def farewell(self, failure: BaseException | None) -> None:
+        """Tell the other side how it ended; cancelled after FAREWELL_US."""
+        raise NotImplementedError
+
+    def dump(self) -> str:
+        """How things stand, as text of several lines."""
+        raise NotImplementedError
+
+    # ---- life -----------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """From start to end; raises what the outcome is."""
+        self.loop.set_exception_handler(self._on_loop_error)
+        self._handle_signals()
+        async with asyncio.TaskGroup() as self._group:
+            self.spawn(self._tick())
+            failure: BaseException | None = None
+            try:
+                self.start()
+                await self.outcome
+            except Exception as error:
+                failure = error
+            try:
+                await self._bounded_farewell(failure)
+            finally:
+                self.set_alarm(None)
+                for task in self._tasks:
+                    task.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _bounded_farewell(self, failure: BaseException | None) -> None:
+        farewell = asyncio.create_task(self.farewell(failure))
+        hurry = asyncio.create_task(self.hurry.wait())
+        timeout_s = None if failure is None else FAREWELL_US / S_US
+        await asyncio.wait({farewell, hurry}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in (farewell, hurry):
+            task.cancel()
+        results = await asyncio.gather(farewell, hurry, return_exceptions=True)
+        if isinstance(results[0], Exception) and failure is None:
+            raise results[0]
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task of this program; its failure is the program's."""
+        task = self._group.create_task(self._guard(coroutine))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _guard(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        try:
+            await coroutine
+        except Exception as error:
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """The transfer cannot go on. The first reason counts."""
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
+            self.outcome.exception()  # looked at: asyncio need not warn when farewell is under way already
+
+    def _on_loop_error(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.fail(context.get("exception") or RuntimeError(context["message"]))
+
+    # ---- time -----------------------------------------------------------------------------------
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_US / S_US)
+            now = now_us()
+            self._tell_outage(now)
+            self.on_tick(now)
+
+    def _tell_outage(self, now: int) -> None:
+        since_us = self.presence.alone_since_us if self.presence.contacted else None
+        if since_us is None:
+            self._outage_told_us = 0
+        elif now - since_us >= OUTAGE_TOLD_FIRST_US and now - self._outage_told_us >= OUTAGE_TOLD_EVERY_US:
+            self._outage_told_us = now
+            deadline_us = self.presence.deadline_us()
+            left = "" if deadline_us is None else f", giving up in {format_duration_us(max(0, deadline_us - now))}"
+            self.log.say(WARNING, f"no connection for {format_duration_us(now - since_us)}{left}")
+
+    def set_alarm(self, deadline_us: int | None) -> None:
+        """Call `on_alarm` at this time, or never."""
+        if self._alarm is not None:
+            if deadline_us is not None and self._alarm_us <= deadline_us:
+                return  # it will ring early and be set again: cheaper than a new timer each time
+            self._alarm.cancel()
+            self._alarm = None
+        if deadline_us is not None:
+            self._alarm_us = deadline_us
+            self._alarm = self.loop.call_later(max(0, deadline_us - now_us()) / S_US, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self.on_alarm()
+
+    # ---- signals --------------------------------------------------------------------------------
+    def _handle_signals(self) -> None:
+        handlers: dict[str, Callable[[], None]] = {
+            "SIGINT": lambda: self._on_stop(Interrupted("interrupted")),
+            "SIGTERM": lambda: self._on_stop(Terminated("terminated")),
+            "SIGUSR1": self._on_dump,
+            "SIGINFO": self._on_dump,
+            "SIGUSR2": self.log.step,
+        }
+        for name, handler in handlers.items():
+            number = getattr(signal, name, None)
+            if number is not None:
+                self.loop.add_signal_handler(number, handler)
+
+    def _on_stop(self, failure: Failure) -> None:
+        if self.outcome.done():
+            self.hurry.set()
+        self.fail(failure)
+
+    def _on_dump(self) -> None:
+        self.log.write(self.dump())

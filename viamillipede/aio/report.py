@@ -1,0 +1,175 @@
+"""What a person is told: the closing line, and the dump that SIGUSR1 asks for."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from viamillipede.aio.clock import now_us
+from viamillipede.aio.sockets import rtt_us
+from viamillipede.config import S_US
+from viamillipede.protocol.presence import Presence
+from viamillipede.protocol.wire import Waiting
+from viamillipede.units import format_bytes, format_duration_us, format_rate
+
+if TYPE_CHECKING:
+    from viamillipede.aio.rx import Receiver
+    from viamillipede.aio.tx import Transmitter
+
+
+class Meter:
+    """The rate of the last seconds, from samples of a byte count."""
+
+    def __init__(self) -> None:
+        self.rate = 0  # bytes per second
+        self._bytes = 0
+        self._since_us = now_us()
+
+    def sample(self, count: int, now: int) -> None:
+        """The count is `count` now."""
+        elapsed_us = now - self._since_us
+        if elapsed_us >= S_US:
+            self.rate = (count - self._bytes) * S_US // elapsed_us
+            self._bytes, self._since_us = count, now
+
+
+def since(begin_us: int) -> str:
+    """How long ago that was."""
+    return format_duration_us(now_us() - begin_us)
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _summary(count: int, began_us: int, status: str) -> str:
+    elapsed_us = max(1, now_us() - began_us)
+    begin = f"{status}, " if status else ""
+    rate = format_rate(count * S_US / elapsed_us)
+    return f"{begin}{format_bytes(count)} ({count} bytes) in {format_duration_us(elapsed_us)}, {rate}"
+
+
+def closing_tx(program: Transmitter, status: str) -> str:
+    """tx's last line; `status`: "" when complete."""
+    session = program.session
+    window = session.window
+    parts = [
+        _summary(window.written if status else window.cut_end, program.contact_us or program.began_us, status),
+        _plural(session.legs_most, "leg"),
+        _plural(session.restarts, "restart"),
+        f"{window.retransmitted_frames} retransmitted ({format_bytes(window.retransmitted_bytes)})",
+    ]
+    if session.hedges:
+        parts.append(f"{session.hedges} hedged")
+    if session.resends:
+        parts.append(f"{session.resends} asked for again")
+    if program.config.chaos:
+        parts.append(_plural(program.chaos.faults, "chaos fault"))
+    line = ", ".join(parts)
+    failures = session.book.failures()
+    return f"{line}; not reached: {'; '.join(failures)}" if failures else line
+
+
+def closing_rx(program: Receiver, status: str) -> str:
+    """rx's last line; `status`: "" when complete."""
+    session = program.session
+    reassembly = session.reassembly
+    parts = [
+        _summary(reassembly.written, program.contact_us or program.began_us, status),
+        _plural(session.legs_most, "leg"),
+        _plural(session.restarts, "restart"),
+        f"{format_bytes(reassembly.duplicate_bytes)} retransmitted",
+    ]
+    if session.checksum:
+        parts.append(f"{reassembly.corrupted} corrupted and sent again")
+    if program.strangers:
+        parts.append(f"{_plural(program.strangers, 'stranger')} refused")
+    return ", ".join(parts)
+
+
+def _process() -> str:
+    import psutil  # only a dump needs it: 20 ms that no transfer has to wait for
+
+    process = psutil.Process(os.getpid())
+    cpu = process.cpu_times()
+    memory = process.memory_info().rss
+    return (
+        f"process: {cpu.user:.1f} s user, {cpu.system:.1f} s system, {format_bytes(memory)} resident, "
+        f"{process.num_fds()} descriptors"
+    )
+
+
+def _network(presence: Presence, now: int) -> str:
+    if presence.alone_since_us is None:
+        return "network"
+    what = "the first contact" if not presence.contacted else "the network"
+    return f"{what}, for {format_duration_us(now - presence.alone_since_us)}"
+
+
+def dump_tx(program: Transmitter) -> str:
+    """All that tx knows, a line per leg."""
+    session, window, now = program.session, program.session.window, now_us()
+    oldest = window.oldest()
+    if session.presence.alone_since_us is not None:
+        waits = _network(session.presence, now)
+    elif session.rx_waits_output:
+        waits = "output (of the receiver)"
+    elif oldest is not None:
+        legs = ", ".join(map(str, sorted(oldest.legs))) or "no leg yet"
+        waits = f"network: frame {oldest.seq} on leg {legs}"
+    else:
+        waits = "the receiver's word" if window.ended else "input"
+    in_use = window.head - window.written
+    lines = [
+        f"viamillipede tx: {_summary(window.written, program.began_us, '')}, now {format_rate(program.meter.rate)}",
+        f"  window {format_bytes(in_use)} of {format_bytes(window.limit_bytes)} (at most "
+        f"{format_bytes(window.window_bytes)}), {window.frames_in_flight()} frames in flight, "
+        f"{window.retransmitted_frames} retransmitted, {session.hedges} hedged, {session.restarts} restarts",
+        f"  waiting for: {waits}",
+        f"  {_process()}",
+        "   leg  address                   state  frames        bytes         rate       rtt   resent  restarts",
+    ]
+    for connection in program.connections:
+        state = session.legs.get(connection.leg)
+        address = str(session.book.states[connection.rank].address)
+        if state is None or connection.sock is None:
+            lines.append(f"  {connection.leg:4}  {address:24}  down   {'':56} {connection.restarts:9}")
+            continue
+        lines.append(
+            f"  {connection.leg:4}  {address:24}  {'busy' if state.busy else 'idle':5}"
+            f" {window.carries(connection.leg):7} {format_bytes(state.bytes_sent):>12} {format_rate(state.rate):>12}"
+            f" {format_duration_us(rtt_us(connection.sock)):>9} {state.retransmitted:8} {connection.restarts:9}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def dump_rx(program: Receiver) -> str:
+    """All that rx knows, a line per leg."""
+    session, reassembly, now = program.session, program.session.reassembly, now_us()
+    if session.presence.alone_since_us is not None:
+        waits = _network(session.presence, now)
+    elif session.waiting() is Waiting.OUTPUT:
+        waits = "output"
+    else:
+        due = [leg.number for leg in session.legs.values() if leg.copy and leg.copy.header.seq == reassembly.due_seq]
+        waits = f"network: frame {reassembly.due_seq} on leg {', '.join(map(str, due))}" if due else "input"
+    held = sum(end - start for start, end in reassembly.arrived)
+    lines = [
+        f"viamillipede rx: {_summary(reassembly.written, program.began_us, '')}, now {format_rate(program.meter.rate)}",
+        f"  memory {format_bytes(reassembly.memory_bytes())} of {format_bytes(reassembly.window_bytes)}, "
+        f"{held} frames kept aside, {format_bytes(reassembly.duplicate_bytes)} retransmitted, "
+        f"{session.restarts} restarts, {program.strangers} strangers refused",
+        f"  waiting for: {waits}",
+        f"  {_process()}",
+        "   leg  address                   state  frame         bytes         rate       rtt",
+    ]
+    for connection in program.connections.values():
+        leg = connection.leg
+        state = leg.plan.value if leg.copy else "idle"
+        seq = leg.copy.header.seq if leg.copy else ""
+        rate = leg.bytes_received * S_US // max(1, now - leg.since_us)
+        lines.append(
+            f"  {leg.number:4}  {connection.peer:24}  {state:7} {seq:5} {format_bytes(leg.bytes_received):>12}"
+            f" {format_rate(rate):>12} {format_duration_us(rtt_us(connection.sock)):>9}"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,286 @@
+"""rx: the legs to standard output. Packet flow:
+
+1. A connection greets within GREETING_US and is accepted, or is a stranger: refused, counted.
+2. `work` drives a leg step by step (session.step): header to memory, payload to the output
+   directly or to memory, until its socket is empty, its frame must wait, or the output is full.
+3. `_drain` writes what is in memory and due. Then legs whose turn has come are driven (2).
+4. `after` sends what tx must know: requests, acknowledgements, the end.
+5. All written, the reader has taken it: the output is closed, DONE is said on every leg.
+"""
+
+import asyncio
+import os
+import socket
+
+import uvloop
+
+from viamillipede.aio import report
+from viamillipede.aio.clock import now_us
+from viamillipede.aio.log import EVENT, LEG, WARNING
+from viamillipede.aio.program import Program
+from viamillipede.aio.rx_leg import REFUSED_VERSION, STEPS_MAX, RxConnection, hear_greeting
+from viamillipede.aio.sink import Sink, open_sink
+from viamillipede.aio.sockets import listen, raise_descriptor_limit, why
+from viamillipede.config import KIB, LINGER_US, MS_US, S_US, STRANGERS_MAX, RxConfig
+from viamillipede.errors import Exit, Failure, FrameError, LimitReached, LocalIOError, PeerLost, RemoteFailed
+from viamillipede.protocol.rx_session import RxSession
+from viamillipede.protocol.wire import Kind, Verdict, encode_reason
+
+DRAIN_POLL_US_MIN, DRAIN_POLL_US_MAX = 1 * MS_US, 50 * MS_US
+GONE_GRACE_US = 1 * S_US  # for the end frame, when the reader left having read everything so far
+ACCEPTS_PER_TURN = 64
+WASTE_BYTES = 256 * KIB
+
+
+class Receiver(Program):
+    """The rx program."""
+
+    def __init__(self, config: RxConfig) -> None:
+        super().__init__("rx", config.verbose)
+        self.config = config
+        self.listeners = listen(config.bind, config.port)
+        self.sink: Sink
+        self.session: RxSession
+        self.connections: dict[int, RxConnection] = {}
+        self.strangers = 0
+        self.contact_us = 0
+        self._keys = 0
+        self._ungreeted: dict[asyncio.Task[None], None] = {}  # oldest first
+        self._output_waiters: list[RxConnection] = []
+        self._after_scheduled = False
+        self._closing = False
+        self.leaving = False  # we have failed: what still comes is thrown away
+        self.waste = memoryview(bytearray(WASTE_BYTES))
+        self._finished = asyncio.Event()  # tx knows that we are done, or can no longer be told
+        self.meter = report.Meter()
+
+    def use(self, sink: Sink) -> None:
+        """The output is known: there can be a session."""
+        self.sink = sink
+        self.session = RxSession(self.config, os.urandom(8), sink.can_direct, now_us())
+        self.presence = self.session.presence
+
+    def start(self) -> None:
+        """See Program."""
+        for listener in self.listeners:
+            self.loop.add_reader(listener.fileno(), self._accept, listener)
+        port = self.listeners[0].getsockname()[1]
+        self.log.say(WARNING, f"listening on port {port}")
+
+    # ---- connections ----------------------------------------------------------------------------
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:  # out of descriptors: those who wait in the backlog can wait a little longer
+                self.log.say(WARNING, f"cannot accept a connection: {why(error)}")
+                self.loop.remove_reader(listener.fileno())
+                self.loop.call_later(1, self.loop.add_reader, listener.fileno(), self._accept, listener)
+                return
+            sock.setblocking(False)
+            if len(self._ungreeted) >= STRANGERS_MAX:
+                next(iter(self._ungreeted)).cancel()
+            self._ungreeted[self.spawn(self._serve(sock, _spell(address)))] = None
+
+    async def _serve(self, sock: socket.socket, peer: str) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            with sock:
+                greeting = await hear_greeting(sock)
+                if greeting is None:
+                    await self.loop.sock_sendall(sock, REFUSED_VERSION)
+                    raise FrameError("it speaks another version of the protocol")
+                answer = self.session.on_greeting(greeting)
+                if answer.verdict is not Verdict.ACCEPTED:
+                    await self.loop.sock_sendall(sock, answer.encode())
+                    raise FrameError(f"refused: {answer.verdict.name.lower()}")
+                self._ungreeted.pop(task, None)
+                if not self.presence.contacted:
+                    self.contact_us = now_us()
+                    self.log.say(EVENT, f"first contact, from {peer}")
+                self._keys += 1
+                await RxConnection(self, sock, self._keys, peer).run(greeting, answer)
+        except TimeoutError:
+            self._on_stranger(peer, "it did not greet")
+        except FrameError as error:
+            self._on_stranger(peer, str(error))
+        except OSError as error:
+            self._on_stranger(peer, why(error))
+        finally:
+            self._ungreeted.pop(task, None)
+
+    def _on_stranger(self, peer: str, reason: str) -> None:
+        self.strangers += 1
+        more = "; further ones are only counted" if self.strangers == 1 else ""
+        self.log.say(WARNING if self.strangers == 1 else LEG, f"refused a stranger, {peer}: {reason}{more}")
+
+    # ---- from the legs to the output ------------------------------------------------------------
+    def on_readable(self, connection: RxConnection) -> None:
+        """The loop says that a leg has brought something."""
+        self.work(connection)
+        self.after()
+
+    def work(self, connection: RxConnection) -> None:
+        """Drive this leg, and then those whose turn has come by that."""
+        current: RxConnection | None = connection
+        while current is not None and not self.leaving:
+            now = now_us()
+            for _ in range(STEPS_MAX):
+                if not current.open or not current.advance(now):
+                    break
+                if self.session.reassembly.output_view() is not None:
+                    self._drain()
+            else:
+                current.listen()  # more may be there: the loop comes back to it
+            leg = self.session.take_runnable()
+            current = None if leg is None else self.connections[leg.key]
+
+    def _drain(self) -> None:
+        """Write what is in memory and due."""
+        while (view := self.session.reassembly.output_view()) is not None:
+            count = self.sink.write(view)
+            if count is None:
+                self.session.on_output_blocked(now_us())
+                return
+            self.session.on_written(count, now_us())
+
+    def on_output_blocked(self, connection: RxConnection) -> None:
+        """The output is full, and this leg has something for it."""
+        self.session.on_output_blocked(now_us())
+        self._output_waiters.append(connection)
+        self.sink.arm()
+
+    def on_output_open(self) -> None:
+        """The output takes bytes again."""
+        self.session.on_output_open(now_us())
+        self._drain()
+        waiters, self._output_waiters = self._output_waiters, []
+        for connection in waiters:
+            if connection.open:
+                self.work(connection)
+        self.after()
+
+    def on_output_gone(self) -> None:
+        """Nobody will read what we write. If all was read, the end may be on its way: `head -c` leaves like that."""
+        delay_us = GONE_GRACE_US if self.sink.drained() else 0
+        self.loop.call_later(delay_us / S_US, self._fail_without_reader)
+
+    def _fail_without_reader(self) -> None:
+        if not self._closing or not self.sink.drained():
+            self.fail(LocalIOError("the reader of our output went away"))
+
+    # ---- what tx is told ------------------------------------------------------------------------
+    def after(self) -> None:
+        """Whatever has happened: drive who may run, tell who must know, set the alarm."""
+        session = self.session
+        while (leg := session.take_runnable()) is not None:
+            self.work(self.connections[leg.key])
+        now = now_us()
+        for connection in list(self.connections.values()):
+            while connection.leg.outbox:
+                connection.tell(connection.leg.outbox.popleft())
+        ack = session.next_ack(now)
+        if ack is not None:
+            self.connections[ack[0].key].tell(ack[1])
+        if not self._closing and session.reassembly.complete():
+            self._closing = True
+            self.spawn(self._finish())
+        if session.bye or ((session.done or self.leaving) and not self.connections and self.presence.contacted):
+            self._finished.set()
+        self.set_alarm(session.deadline_us())
+
+    def after_soon(self) -> None:
+        """Call `after` from the loop, once."""
+        if not self._after_scheduled:
+            self._after_scheduled = True
+            self.loop.call_soon(self._after_now)
+
+    def _after_now(self) -> None:
+        self._after_scheduled = False
+        self.after()
+
+    def on_alarm(self) -> None:
+        """See Program."""
+        self.session.on_timer(now_us())
+        self.after()
+
+    def on_tick(self, now: int) -> None:
+        """See Program."""
+        self.meter.sample(self.session.reassembly.written, now)
+        self.session.on_timer(now)
+        quiet, message = self.session.heartbeats(now)
+        for leg in quiet:
+            self.connections[leg.key].tell(message)
+        self.after()
+
+    # ---- the end --------------------------------------------------------------------------------
+    async def _finish(self) -> None:
+        """Everything was written. Done is only what the reader has taken out of the pipe as well."""
+        poll_us = DRAIN_POLL_US_MIN
+        while not self.sink.drained():  # no event tells when a pipe has become empty
+            await asyncio.sleep(poll_us / S_US)
+            poll_us = min(2 * poll_us, DRAIN_POLL_US_MAX)
+        self.sink.close()
+        self.session.on_done()
+        self.after()
+        if not self.outcome.done():
+            self.outcome.set_result(None)
+
+    async def farewell(self, failure: BaseException | None) -> None:
+        """See Program. After success stay until tx knows; after a failure of ours, tell every leg why."""
+        if failure is None:
+            try:
+                async with asyncio.timeout(LINGER_US / S_US):
+                    await self._finished.wait()
+            except TimeoutError:
+                self.log.say(WARNING, "complete, but the transmitter may not know")
+            return
+        if isinstance(failure, PeerLost | RemoteFailed | LimitReached):
+            return
+        reason = str(failure) if isinstance(failure, Failure) else f"unexpected error: {failure!r}"
+        self.leaving = True
+        self.session.refuse(encode_reason(Kind.REFUSAL, reason))
+        for connection in list(self.connections.values()):
+            connection.leave()
+        self.after()
+        if self.presence.contacted:
+            await self._finished.wait()
+
+    def dump(self) -> str:
+        """See Program."""
+        return report.dump_rx(self)
+
+    def close(self) -> None:
+        """Give the port back."""
+        for listener in self.listeners:
+            self.loop.remove_reader(listener.fileno())
+            listener.close()
+
+
+def _spell(address: tuple[str, int]) -> str:
+    host = address[0].removeprefix("::ffff:")
+    return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
+
+
+async def _receive(config: RxConfig) -> None:
+    program = Receiver(config)
+    status = "incomplete"
+    try:
+        with open_sink(1, program.on_output_open, program.on_output_gone) as sink:
+            program.use(sink)
+            await program.run()
+        status = ""
+    finally:
+        program.close()
+        program.log.say(WARNING, report.closing_rx(program, status))
+
+
+def receive(config: RxConfig) -> int:
+    """Run rx until its end; returns the exit status, or raises a Failure that carries one."""
+    raise_descriptor_limit()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_receive(config))
+    return Exit.COMPLETE

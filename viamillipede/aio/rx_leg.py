@@ -1,0 +1,198 @@
+"""One accepted connection at rx: its greeting, its reading, what it is told. The session decides."""
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING
+
+from viamillipede.aio.clock import now_us
+from viamillipede.aio.log import LEG, OPERATION
+from viamillipede.aio.sink import Blocked
+from viamillipede.aio.sockets import prepare_rx, why
+from viamillipede.config import GREETING_US, KIB, S_US
+from viamillipede.errors import FrameError
+from viamillipede.protocol.rx_session import Action, RxLeg
+from viamillipede.protocol.wire import (
+    GREETING_BYTES,
+    PREFIX_BYTES,
+    VERSION,
+    Answer,
+    Greeting,
+    Verdict,
+    check_prefix_untrusted,
+    decode_greeting_untrusted,
+)
+
+if TYPE_CHECKING:
+    from viamillipede.aio.rx import Receiver
+
+STEPS_MAX = 64  # of one leg before the others get a turn
+PENDING_BYTES_MAX = 256 * KIB  # a tx that does not read what it is told is not one of ours
+
+
+async def hear_greeting(sock: socket.socket) -> Greeting | None:
+    """The greeting of a new connection; None: another version's. FrameError, OSError, TimeoutError."""
+    loop = asyncio.get_running_loop()
+    received = bytearray()
+    async with asyncio.timeout(GREETING_US / S_US):
+        while len(received) < GREETING_BYTES:
+            data = await loop.sock_recv(sock, GREETING_BYTES - len(received))
+            if not data:
+                raise FrameError("closed before it greeted" if not received else "closed in its greeting")
+            received += data
+            version = check_prefix_untrusted(received)
+            if len(received) >= PREFIX_BYTES and version != VERSION:
+                return None
+    return decode_greeting_untrusted(received)
+
+
+class RxConnection:
+    """A leg's TCP connection, from the accepted greeting to its loss."""
+
+    def __init__(self, program: "Receiver", sock: socket.socket, key: int, peer: str) -> None:
+        self._program, self.sock, self._key, self.peer = program, sock, key, peer
+        self._fd = sock.fileno()
+        self._loop = program.loop
+        self._reading = self._writing = self.open = False
+        self._pending = bytearray()
+        self._lost: asyncio.Future[None] = self._loop.create_future()
+        self.leg: RxLeg
+
+    def __repr__(self) -> str:
+        return f"leg {self.leg.number} from {self.peer}"
+
+    async def run(self, greeting: Greeting, answer: Answer) -> None:
+        """Until the leg is lost."""
+        session = self._program.session
+        prepare_rx(self.sock)
+        await self._loop.sock_sendall(self.sock, answer.encode())
+        old = session.superseded(greeting.leg)
+        if old is not None:
+            self._program.connections[old.key].drop("superseded by a new connection", closed_by_peer=False)
+        self.leg = session.on_leg_up(self._key, greeting.leg, now_us())
+        self.open = True
+        self._program.connections[self._key] = self
+        self._program.log.say(LEG, f"{self!r}: up")
+        try:
+            self.listen()
+            if self._program.leaving:
+                self.leave()
+            self._program.after()
+            await self._lost
+        finally:
+            self.drop("closed", closed_by_peer=False)
+
+    def drop(self, reason: str, closed_by_peer: bool) -> None:
+        """The leg is lost. Idempotent."""
+        if not self.open:
+            return
+        self.open = False
+        self._loop.remove_reader(self._fd)
+        self._loop.remove_writer(self._fd)
+        self.sock.close()
+        del self._program.connections[self._key]
+        self._program.session.on_leg_lost(self.leg, closed_by_peer, now_us())
+        self._program.log.say(LEG, f"{self!r}: {reason}")
+        if not self._lost.done():
+            self._lost.set_result(None)
+        self._program.after_soon()
+
+    # ---- reading --------------------------------------------------------------------------------
+    def listen(self) -> None:
+        """Let the loop say when there is something to read."""
+        if not self._reading and self.open:
+            self._reading = True
+            self._loop.add_reader(self._fd, self._program.on_readable, self)
+
+    def _ignore(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._fd)
+
+    def advance(self, now: int) -> bool:
+        """The leg's next step. Whether another one may follow at once."""
+        program, leg = self._program, self.leg
+        action, what = program.session.step(leg, now)
+        if action is Action.WAIT:
+            self._ignore()
+            return False
+        try:
+            if isinstance(what, memoryview):
+                count: int | Blocked = self.sock.recv_into(what)
+            else:
+                count = program.sink.direct(self._fd, what)
+        except BlockingIOError:
+            count = Blocked.INPUT
+        except OSError as error:
+            self.drop(why(error), closed_by_peer=isinstance(error, ConnectionError))
+            return False
+        if isinstance(count, Blocked):
+            if count is Blocked.INPUT:
+                self.listen()
+            else:
+                self._ignore()
+                program.on_output_blocked(self)
+            return False
+        if program.log.verbose >= OPERATION:
+            program.log.say(OPERATION, f"{self!r}: {action.value} {count}")
+        if not count:
+            self.drop("closed by the transmitter", closed_by_peer=True)
+            return False
+        try:
+            program.session.advance_untrusted(leg, count, now)
+        except FrameError as error:
+            self.drop(str(error), closed_by_peer=False)
+            return False
+        return True
+
+    # ---- what tx is told ------------------------------------------------------------------------
+    def tell(self, message: bytes) -> None:
+        """Send a message as soon as the socket takes it."""
+        if not self.open:
+            return
+        if len(self._pending) > PENDING_BYTES_MAX:
+            self.drop("it does not read what it is told", closed_by_peer=False)
+            return
+        self._pending += message
+        if not self._writing:
+            self._flush()
+
+    def quiet(self) -> bool:
+        """Whether everything it was told is on its way."""
+        return not self._pending
+
+    def _flush(self) -> None:
+        try:
+            while self._pending:
+                del self._pending[: self.sock.send(self._pending)]
+        except BlockingIOError:
+            if not self._writing:
+                self._writing = True
+                self._loop.add_writer(self._fd, self._on_writable)
+        except OSError as error:
+            self.drop(why(error), closed_by_peer=isinstance(error, ConnectionError))
+
+    def _on_writable(self) -> None:
+        self._writing = False
+        self._loop.remove_writer(self._fd)
+        self._flush()
+
+    def leave(self) -> None:
+        """Throw away what comes until tx has closed: closing first could destroy what tx was told last."""
+        if self.open:
+            self._loop.remove_reader(self._fd)
+            self._reading = True
+            self._loop.add_reader(self._fd, self._throw_away)
+
+    def _throw_away(self) -> None:
+        try:
+            if self.sock.recv_into(self._program.waste):
+                return
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.drop(why(error), closed_by_peer=True)
+            return
+        self.drop("closed by the transmitter", closed_by_peer=True)
+
+
+REFUSED_VERSION = Answer(Verdict.VERSION).encode()

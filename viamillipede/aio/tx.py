@@ -1,0 +1,191 @@
+"""tx: standard input to the legs. Packet flow:
+
+1. `pump` asks the session which leg sends which frame; whoever makes that answer change calls it:
+   an idle leg, new input, an acknowledgement, the alarm.
+2. No frame although a leg is idle: `_read_input` reads into the window, and the pump goes on.
+3. The leg's connection sends header and payload with one system call, the rest when there is room.
+4. What rx says goes to the session; DONE ends the program.
+"""
+
+import asyncio
+import contextlib
+import os
+
+import uvloop
+
+from viamillipede.aio import report
+from viamillipede.aio.clock import now_us
+from viamillipede.aio.log import EVENT, WARNING
+from viamillipede.aio.program import Program
+from viamillipede.aio.sockets import DialError, dial, raise_descriptor_limit, unacked_bytes
+from viamillipede.aio.source import Source, open_source
+from viamillipede.aio.tx_leg import TxConnection
+from viamillipede.config import KIB, THREADS_MAX, TxConfig
+from viamillipede.errors import Exit, Failure, FrameError, NoContact, PeerLost, RemoteFailed, SessionRefused
+from viamillipede.protocol.chaos import Chaos
+from viamillipede.protocol.tx_session import TxSession
+from viamillipede.protocol.wire import Kind, Verdict, encode_control, encode_reason
+
+RECEIVE_BYTES = 64 * KIB
+SAMPLE_EVERY_TICKS = 5
+FAREWELL_LEG = THREADS_MAX  # the number of the leg that only carries the news that tx gives up
+
+
+class Transmitter(Program):
+    """The tx program."""
+
+    def __init__(self, config: TxConfig) -> None:
+        super().__init__("tx", config.verbose)
+        self.config = config
+        self.session = TxSession(config, os.urandom(16), now_us())
+        self.presence = self.session.presence
+        self.chaos = Chaos(config.chaos, config.chaos_kind, config.checksum)
+        self.contact = asyncio.Event()
+        self.contact_us = 0
+        self.receive_buffer = memoryview(bytearray(RECEIVE_BYTES))
+        self.connections = [TxConnection(self, leg) for leg in range(max(config.threads, len(config.addresses)))]
+        self.source: Source
+        self._input_waits = False  # for its next bytes
+        self._pump_scheduled = False
+        self._ticks = 0
+        self.meter = report.Meter()
+
+    def start(self) -> None:
+        """See Program."""
+        for connection in self.connections:
+            self.spawn(connection.run())
+
+    # ---- the pump -------------------------------------------------------------------------------
+    def pump(self) -> None:
+        """Give idle legs their frames, as long as there is something to send."""
+        session = self.session
+        while not self.outcome.done():
+            assignment = session.next_assignment(now_us())
+            if assignment is not None:
+                leg, frame = assignment
+                self.connections[leg].send(frame, session.window.payload(frame))
+            elif not len(session.scheduler) or not self._read_input():
+                break
+        if len(session.scheduler):
+            self.set_alarm(session.window.fill_deadline_us())
+
+    def pump_soon(self) -> None:
+        """Pump from the loop, once, when the caller is done."""
+        if not self._pump_scheduled:
+            self._pump_scheduled = True
+            self.loop.call_soon(self._pump_now)
+
+    def _pump_now(self) -> None:
+        self._pump_scheduled = False
+        self.pump()
+
+    def _read_input(self) -> bool:
+        """Whether the input has brought anything new."""
+        window = self.session.window
+        view = None if self._input_waits else window.input_view()
+        if view is None:
+            return False
+        count = self.source.read_into(view)
+        if count is None:
+            self._input_waits = True
+            return False
+        if count:
+            window.on_input(count, now_us())
+        else:
+            window.on_input_end()
+        return True
+
+    def on_input_ready(self) -> None:
+        """The source has something, or has ended."""
+        self._input_waits = False
+        self.pump()
+
+    def on_alarm(self) -> None:
+        """See Program. A partly filled frame has waited long enough."""
+        self.pump()
+
+    # ---- what happens ---------------------------------------------------------------------------
+    def on_leg_up(self) -> None:
+        """A leg was accepted."""
+        if not self.contact.is_set():
+            self.contact.set()
+            self.contact_us = now_us()
+            self.log.say(EVENT, f"first contact after {report.since(self.began_us)}")
+
+    def on_message(self) -> None:
+        """rx has said something, and the session knows."""
+        if self.session.done and not self.outcome.done():
+            self.outcome.set_result(None)
+        self.pump()
+
+    def on_tick(self, now: int) -> None:
+        """See Program."""
+        self._ticks += 1
+        self.meter.sample(self.session.window.written, now)
+        if self._ticks % SAMPLE_EVERY_TICKS == 0:
+            for leg in list(self.session.legs):
+                sock = self.connections[leg].sock
+                if sock is not None and self.session.window.carries(leg):
+                    self.session.on_sample(leg, unacked_bytes(sock), now)
+        for leg, reason in self.session.on_timer(now):
+            self.connections[leg].drop(reason, closed_by_peer=False)
+        self.pump()
+
+    # ---- the end --------------------------------------------------------------------------------
+    async def farewell(self, failure: BaseException | None) -> None:
+        """See Program. After success rx is told that we know; after a failure of ours, why."""
+        up = [c for c in self.connections if c.sock is not None]
+        if failure is None:
+            for connection in up:
+                if connection.silent():
+                    connection.say(encode_control(Kind.BYE))
+                connection.drop("done", closed_by_peer=False, reset=False)
+            return
+        untold = isinstance(failure, NoContact | SessionRefused | PeerLost | RemoteFailed)
+        if untold or not self.contact.is_set():
+            return
+        reason = str(failure) if isinstance(failure, Failure) else f"unexpected error: {failure!r}"
+        message = encode_reason(Kind.ABORT, reason)
+        for connection in up:
+            connection.say(message)
+        await self._farewell_leg(message)
+
+    async def _farewell_leg(self, message: bytes) -> None:
+        """Say it on a leg of its own too: on the others it may stand behind frames that nobody reads.
+
+        Returns when rx has closed that leg, which is what it does once it has understood.
+        """
+        for state in self.session.book.states:
+            if not state.worked:
+                continue
+            with contextlib.suppress(DialError, FrameError, OSError):  # another address, or nobody: we end anyhow
+                with await dial(state.address, self.config.bind) as sock:
+                    answer = await self.connections[0].greet(sock, FAREWELL_LEG)
+                    if answer.verdict is Verdict.ACCEPTED:
+                        await self.loop.sock_sendall(sock, message)
+                        while await self.loop.sock_recv(sock, RECEIVE_BYTES):
+                            pass
+                        return
+
+    def dump(self) -> str:
+        """See Program."""
+        return report.dump_tx(self)
+
+
+async def _transmit(config: TxConfig) -> None:
+    program = Transmitter(config)
+    status = "incomplete"
+    try:
+        with open_source(0, program.on_input_ready) as program.source:
+            await program.run()
+        status = ""
+    finally:
+        program.log.say(WARNING, report.closing_tx(program, status))
+
+
+def transmit(config: TxConfig) -> int:
+    """Run tx until its end; returns the exit status, or raises a Failure that carries one."""
+    raise_descriptor_limit()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_transmit(config))
+    return Exit.COMPLETE

@@ -1,0 +1,253 @@
+"""One leg at tx, from dialling to its loss, again and again. It moves bytes; the session decides."""
+
+import asyncio
+import random
+import socket
+from typing import TYPE_CHECKING
+
+from viamillipede.aio.clock import now_us
+from viamillipede.aio.log import FRAME, LEG, OPERATION, RESENT
+from viamillipede.aio.sockets import DialError, close_with_reset, dial, prepare_tx, why
+from viamillipede.config import GREETING_US, S_US
+from viamillipede.errors import FrameError
+from viamillipede.protocol.send_window import Frame
+from viamillipede.protocol.wire import (
+    ANSWER_BYTES,
+    PREFIX_BYTES,
+    VERSION,
+    Answer,
+    check_prefix_untrusted,
+    decode_answer_untrusted,
+)
+
+if TYPE_CHECKING:
+    from viamillipede.aio.tx import Transmitter
+
+
+class AnotherVersion(FrameError):
+    """The receiver speaks a version that we do not."""
+
+
+class TxConnection:
+    """A leg's TCP connection: none, or the current one."""
+
+    def __init__(self, program: "Transmitter", leg: int) -> None:
+        self._program, self.leg = program, leg
+        self._loop = program.loop
+        self.sock: socket.socket | None = None
+        self.rank = 0
+        self.restarts = 0
+        self._buffers: list[memoryview] = []  # what of the current frame, and of a last word, is still to be sent
+        self._busy = False  # with a frame
+        self._writing = False  # the loop tells us when the socket takes bytes
+        self._stalled = False  # chaos: like a black hole
+        self._lost: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"leg {self.leg} to {self._program.session.book.states[self.rank].address}"
+
+    # ---- from dialling to the answer ------------------------------------------------------------
+    async def run(self) -> None:
+        """Dial, carry, lose, dial again, until cancelled."""
+        book = self._program.session.book
+        while True:
+            if self.leg >= len(book.states):
+                await self._program.contact.wait()  # until then the scouts are enough
+            rank, at_us = book.pick(self.leg, now_us())
+            delay_us = at_us - now_us()
+            if delay_us > 0:
+                await asyncio.sleep(delay_us / S_US)
+            else:
+                await self._attempt(rank)
+
+    async def _attempt(self, rank: int) -> None:
+        program, session, self.rank = self._program, self._program.session, rank
+        try:
+            sock = await dial(session.book.states[rank].address, program.config.bind)
+            try:
+                answer = await self.greet(sock)
+                reason = session.on_answer(self.leg, rank, answer, now_us())
+            except AnotherVersion as error:
+                reason = session.on_refused_for_good(rank, str(error))
+            except FrameError as error:
+                reason = f"no viamillipede receiver: {error}"
+            except OSError as error:
+                raise DialError(why(error), isinstance(error, ConnectionError)) from error
+            finally:
+                if self.leg not in session.legs:
+                    sock.close()
+            if reason:
+                raise DialError(reason, refused=False)
+        except DialError as error:
+            session.on_attempt_failed(rank, str(error), error.refused, now_us(), random.random())
+            program.log.say(LEG, f"{self!r}: {error}")
+            return
+        try:
+            self._up(sock)
+            assert self._lost is not None
+            await self._lost
+        finally:
+            self.drop("closed", closed_by_peer=False)
+
+    async def greet(self, sock: socket.socket, leg: int | None = None) -> Answer:
+        """Say who we are and hear the answer. FrameError, OSError, DialError."""
+        prepare_tx(sock)
+        received = bytearray()
+        try:
+            async with asyncio.timeout(GREETING_US / S_US):
+                await self._loop.sock_sendall(sock, self._program.session.greeting(self.leg if leg is None else leg))
+                while len(received) < ANSWER_BYTES:
+                    data = await self._loop.sock_recv(sock, ANSWER_BYTES - len(received))
+                    if not data:
+                        raise DialError("closed before it answered", refused=True)
+                    received += data
+                    version = check_prefix_untrusted(received)
+                    if len(received) >= PREFIX_BYTES and version != VERSION:
+                        raise AnotherVersion(f"the receiver speaks version {version} of the protocol, we {VERSION}")
+        except TimeoutError as error:
+            raise DialError("connected, but no answer", refused=False) from error
+        return decode_answer_untrusted(received)
+
+    def _up(self, sock: socket.socket) -> None:
+        program = self._program
+        self.sock = sock
+        self._buffers, self._busy, self._writing, self._stalled = [], False, False, False
+        self._lost = self._loop.create_future()
+        self._loop.add_reader(sock.fileno(), self._on_readable)
+        program.log.say(LEG, f"{self!r}: up")
+        program.on_leg_up()
+        program.session.on_idle(self.leg)
+        program.pump()
+
+    def drop(self, reason: str, closed_by_peer: bool, reset: bool = True) -> None:
+        """The leg is lost: its frames go to others. Idempotent."""
+        sock, self.sock = self.sock, None
+        if sock is None:
+            return
+        self._loop.remove_reader(sock.fileno())
+        self._loop.remove_writer(sock.fileno())
+        if reset:
+            close_with_reset(sock)
+        else:
+            sock.close()
+        queued = self._program.session.on_leg_lost(self.leg, closed_by_peer, now_us())
+        self.restarts += 1
+        self._program.log.say(LEG, f"{self!r}: {reason}; {queued} frames go to others")
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(None)
+        self._program.pump_soon()
+
+    # ---- frames out -----------------------------------------------------------------------------
+    def send(self, frame: Frame, payload: memoryview) -> None:
+        """Carry a frame; the session hears on_idle when the socket has taken all of it."""
+        log = self._program.log
+        if log.verbose >= RESENT and frame.sends > 1:
+            log.say(RESENT, f"{self!r}: frame {frame.seq} again, copy {frame.sends}")
+        elif log.verbose >= FRAME:
+            log.say(FRAME, f"{self!r}: {frame!r}")
+        self._busy = True
+        self._buffers = [memoryview(frame.header), payload] if payload else [memoryview(frame.header)]
+        self._flush()
+
+    def say(self, message: bytes) -> None:
+        """A last word, behind the current frame if there is one."""
+        self._buffers.append(memoryview(message))
+        if not self._writing:
+            self._flush()
+
+    def silent(self) -> bool:
+        """Whether nothing waits to be sent."""
+        return not self._buffers
+
+    def _flush(self) -> None:
+        sock = self.sock
+        if sock is None or self._stalled or not self._buffers:
+            return
+        fault = self._program.chaos.next_fault()
+        if fault is not None and not self._suffer(sock, fault):
+            return
+        try:
+            count = sock.sendmsg(self._buffers)
+        except BlockingIOError:
+            count = 0
+        except OSError as error:
+            self.drop(why(error), closed_by_peer=isinstance(error, ConnectionError))
+            return
+        if self._program.log.verbose >= OPERATION:
+            self._program.log.say(OPERATION, f"{self!r}: sent {count}")
+        if count:
+            self._program.session.on_progress(self.leg, count, now_us())
+        while self._buffers and count >= len(self._buffers[0]):
+            count -= len(self._buffers.pop(0))
+        if self._buffers:
+            self._buffers[0] = self._buffers[0][count:]
+            self._listen_for_room(sock)
+        elif self._busy:
+            self._busy = False
+            self._program.session.on_idle(self.leg)
+
+    def _listen_for_room(self, sock: socket.socket) -> None:
+        if not self._writing:
+            self._writing = True
+            self._loop.add_writer(sock.fileno(), self._on_writable)
+
+    def _on_writable(self) -> None:
+        self._flush()
+        self._program.pump()  # an idle leg gets its next frame here, so the loop need not be told twice
+        if self.sock is not None and not self._buffers and self._writing:
+            self._writing = False
+            self._loop.remove_writer(self.sock.fileno())
+
+    # ---- what rx says ---------------------------------------------------------------------------
+    def _on_readable(self) -> None:
+        sock, program = self.sock, self._program
+        if sock is None:
+            return
+        buffer = program.receive_buffer
+        try:
+            count = sock.recv_into(buffer)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.drop(why(error), closed_by_peer=isinstance(error, ConnectionError))
+            return
+        if not count:
+            self.drop("closed by the receiver", closed_by_peer=True)
+            return
+        try:
+            program.session.on_bytes_untrusted(self.leg, buffer[:count], now_us())
+        except FrameError as error:
+            self.drop(str(error), closed_by_peer=False)
+            return
+        program.on_message()
+
+    # ---- chaos ----------------------------------------------------------------------------------
+    def _suffer(self, sock: socket.socket, fault: str) -> bool:
+        """A fault on purpose; from here on the leg is lost the same way as in a real one. Whether to go on."""
+        self._program.log.say(LEG, f"{self!r}: chaos, {fault}")
+        if fault == "stall":
+            self._stalled = True
+            self._loop.remove_reader(sock.fileno())
+            self._loop.remove_writer(sock.fileno())
+            self._writing = False
+            return False
+        if fault == "reset":
+            self.drop("reset by chaos", closed_by_peer=False)
+            return False
+        if fault == "corrupt":
+            self._corrupt()
+            return True
+        if fault == "truncate":
+            half = self._buffers[-1]
+            try:
+                sock.sendmsg([*self._buffers[:-1], half[: len(half) // 2]])
+            except OSError as error:
+                self._program.log.say(LEG, f"{self!r}: {why(error)}")
+        sock.shutdown(socket.SHUT_WR)  # the next send fails, as it does on a leg that broke
+        return True
+
+    def _corrupt(self) -> None:
+        """One byte of what is sent now is wrong; the frame itself stays as it is."""
+        damaged = bytearray(self._buffers[-1])
+        damaged[len(damaged) // 2] ^= 0x01
+        self._buffers[-1] = memoryview(damaged)
