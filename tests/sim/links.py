@@ -37,6 +37,7 @@ class Stream:
         self.on_fault: Callable[[], None] = lambda: None
         self.on_readable: Callable[[], None] = lambda: None
         self.on_writable: Callable[[], None] = lambda: None
+        self.moved_us = clock.now_us  # when something left last
         self.hole = False  # nothing leaves any more
         self.corrupt_next = False
         self.ending = False  # no byte follows those in flight
@@ -120,6 +121,7 @@ class Stream:
         self._sent += count
         self._in_flight += count
         self._link_busy = True
+        self.moved_us = self._clock.now_us
         busy_us = count * S_US // self.rate + 1
         self._clock.after(busy_us, self._link_free)
         self._clock.after(busy_us + self._delay_us, partial(self._arrive, data))

@@ -140,7 +140,9 @@ def _draw_source(rng: random.Random, total: int) -> Source:
 
 
 def _draw_links(rng: random.Random, calm: bool, count: int, total: int, frame: int) -> tuple[Link, ...]:
-    slowest = max(2 * KIB, total // 20, frame // 2)
+    # In a calm world a frame must not take longer than the least time after which it is called late.
+    slowest = max(20 * frame, total // 20) if calm else max(2 * KIB, total // 20, frame // 2)
+    buffers = [size for size in (2 * KIB, 16 * KIB, 64 * KIB, 512 * KIB) if not calm or size >= frame]
 
     def link() -> Link:
         rate = int(slowest * 2 ** rng.uniform(0, 14))
@@ -149,8 +151,8 @@ def _draw_links(rng: random.Random, calm: bool, count: int, total: int, frame: i
             delay_us=int(100 * 2 ** rng.uniform(0, 11)),
             back_rate=max(int(rate * rng.choice((1, 0.1))), 16 * KIB),
             back_delay_us=int(100 * 2 ** rng.uniform(0, 11)),
-            send_bytes=rng.choice((2 * KIB, 16 * KIB, 64 * KIB, 512 * KIB)),
-            receive_bytes=rng.choice((2 * KIB, 16 * KIB, 64 * KIB, 512 * KIB)),
+            send_bytes=rng.choice(buffers),
+            receive_bytes=rng.choice(buffers),
             low_water_bytes=rng.choice((1, 4 * KIB, 16 * KIB)),
         )
 

@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING
 
 from tests.sim.links import Connection
-from viamillipede.config import BACKOFF_US_MIN, CONNECT_US, GREETING_US, TICK_US, Address, TxConfig
+from viamillipede.config import BACKOFF_US_MIN, CONNECT_US, GREETING_US, LEG_STUCK_US, TICK_US, Address, TxConfig
 from viamillipede.errors import FrameError
 from viamillipede.protocol.send_window import Frame
 from viamillipede.protocol.tx_session import TxSession
-from viamillipede.protocol.wire import ANSWER_BYTES, Kind, decode_answer_untrusted, encode_control
+from viamillipede.protocol.wire import ANSWER_BYTES, Kind, Waiting, decode_answer_untrusted, encode_control
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -40,6 +40,7 @@ class TxSide:
         self.session = TxSession(config, b"session of a sim", world.now_us)
         self.connections: dict[int, TxConnection] = {}  # leg -> its connection, also before it is up
         self.replaced = 0
+        self._rx_waits_us = 0  # when rx was last seen waiting for its output
         self._input_left = options.total_bytes
         self._available = 0  # bytes that the source has ready
         self._until_pause = options.source.pause_every
@@ -247,12 +248,22 @@ class TxSide:
         if self.session.done:
             return
         now_us = self.world.now_us
+        if self.world.rx.session.waiting() is Waiting.OUTPUT:
+            self._rx_waits_us = now_us
         for mine in self.connections.values():
             if mine.up:
                 self.session.on_sample(mine.leg, mine.connection.forward.unacked_bytes(), now_us)
+                self._check_moves(mine)
         for leg, reason in self.session.on_timer(now_us):
             self.replaced += 1
             self.world.count("replaced " + reason)
             self.lose(self.connections[leg], reason, False)
         self.pump()
         self.world.after(TICK_US, self._tick)
+
+    def _check_moves(self, mine: TxConnection) -> None:
+        """A leg that has bytes and moves none is replaced, whoever delivered its frames meanwhile."""
+        forward = mine.connection.forward
+        if forward.hole and forward.unacked_bytes():
+            since_us = max(forward.moved_us, self._rx_waits_us)
+            assert self.world.now_us - since_us < 3 * LEG_STUCK_US, f"leg {mine.leg} moves nothing and is kept"

@@ -11,6 +11,7 @@ from typing import Any
 
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.log import WARNING, Log
+from viamillipede.aio.poller import open_poller
 from viamillipede.config import FAREWELL_US, S_US, TICK_US
 from viamillipede.errors import Failure, Interrupted, Terminated
 from viamillipede.protocol.presence import Presence
@@ -26,6 +27,7 @@ class Program:
     def __init__(self, role: str, verbose: int) -> None:
         self.loop = asyncio.get_running_loop()
         self.log = Log(role, verbose)
+        self.poller = open_poller(self.loop)
         self.outcome: asyncio.Future[None] = self.loop.create_future()
         self.hurry = asyncio.Event()  # a second signal: no farewell
         self.began_us = now_us()
@@ -76,6 +78,7 @@ class Program:
                 self.set_alarm(None)
                 for task in self._tasks:
                     task.cancel()
+        self.poller.close()
         if failure is not None:
             raise failure
 

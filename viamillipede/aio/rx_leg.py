@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.log import LEG, OPERATION
+from viamillipede.aio.poller import READ, WRITE, Watch
 from viamillipede.aio.sink import Blocked
 from viamillipede.aio.sockets import prepare_rx, why
 from viamillipede.config import GREETING_US, KIB, S_US
@@ -52,7 +53,8 @@ class RxConnection:
         self._program, self.sock, self._key, self.peer = program, sock, key, peer
         self._fd = sock.fileno()
         self._loop = program.loop
-        self._reading = self._writing = self.open = False
+        self.open = False
+        self._watch: Watch
         self._pending = bytearray()
         self._lost: asyncio.Future[None] = self._loop.create_future()
         self.leg: RxLeg
@@ -70,6 +72,7 @@ class RxConnection:
             self._program.connections[old.key].drop("superseded by a new connection", closed_by_peer=False)
         self.leg = session.on_leg_up(self._key, greeting.leg, now_us())
         self.open = True
+        self._watch = self._program.poller.watch(self._fd, self._on_readable, self._flush)
         self._program.connections[self._key] = self
         self._program.log.say(LEG, f"{self!r}: up")
         try:
@@ -86,8 +89,7 @@ class RxConnection:
         if not self.open:
             return
         self.open = False
-        self._loop.remove_reader(self._fd)
-        self._loop.remove_writer(self._fd)
+        self._program.poller.forget(self._watch)
         self.sock.close()
         del self._program.connections[self._key]
         self._program.session.on_leg_lost(self.leg, closed_by_peer, now_us())
@@ -98,22 +100,21 @@ class RxConnection:
 
     # ---- reading --------------------------------------------------------------------------------
     def listen(self) -> None:
-        """Let the loop say when there is something to read."""
-        if not self._reading and self.open:
-            self._reading = True
-            self._loop.add_reader(self._fd, self._program.on_readable, self)
+        """Say when there is something to read."""
+        if self.open:
+            self._program.poller.want(self._watch, READ)
 
-    def _ignore(self) -> None:
-        if self._reading:
-            self._reading = False
-            self._loop.remove_reader(self._fd)
+    def _on_readable(self) -> None:
+        if self._program.leaving:
+            self._throw_away()
+        else:
+            self._program.on_readable(self)
 
     def advance(self, now: int) -> bool:
         """The leg's next step. Whether another one may follow at once."""
         program, leg = self._program, self.leg
         action, what = program.session.step(leg, now)
         if action is Action.WAIT:
-            self._ignore()
             return False
         try:
             if isinstance(what, memoryview):
@@ -129,7 +130,6 @@ class RxConnection:
             if count is Blocked.INPUT:
                 self.listen()
             else:
-                self._ignore()
                 program.on_output_blocked(self)
             return False
         if program.log.verbose >= OPERATION:
@@ -153,7 +153,7 @@ class RxConnection:
             self.drop("it does not read what it is told", closed_by_peer=False)
             return
         self._pending += message
-        if not self._writing:
+        if len(self._pending) == len(message):  # else the poller knows already
             self._flush()
 
     def quiet(self) -> bool:
@@ -165,29 +165,21 @@ class RxConnection:
             while self._pending:
                 del self._pending[: self.sock.send(self._pending)]
         except BlockingIOError:
-            if not self._writing:
-                self._writing = True
-                self._loop.add_writer(self._fd, self._on_writable)
+            self._program.poller.want(self._watch, WRITE)
         except OSError as error:
             self.drop(why(error), closed_by_peer=isinstance(error, ConnectionError))
 
-    def _on_writable(self) -> None:
-        self._writing = False
-        self._loop.remove_writer(self._fd)
-        self._flush()
-
     def leave(self) -> None:
         """Throw away what comes until tx has closed: closing first could destroy what tx was told last."""
-        if self.open:
-            self._loop.remove_reader(self._fd)
-            self._reading = True
-            self._loop.add_reader(self._fd, self._throw_away)
+        self.listen()
 
     def _throw_away(self) -> None:
         try:
             if self.sock.recv_into(self._program.waste):
+                self.listen()
                 return
         except BlockingIOError:
+            self.listen()
             return
         except OSError as error:
             self.drop(why(error), closed_by_peer=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.log import FRAME, LEG, OPERATION, RESENT
+from viamillipede.aio.poller import READ, WRITE, Watch
 from viamillipede.aio.sockets import DialError, close_with_reset, dial, prepare_tx, why
 from viamillipede.config import GREETING_US, S_US
 from viamillipede.errors import FrameError
@@ -39,7 +40,7 @@ class TxConnection:
         self.restarts = 0
         self._buffers: list[memoryview] = []  # what of the current frame, and of a last word, is still to be sent
         self._busy = False  # with a frame
-        self._writing = False  # the loop tells us when the socket takes bytes
+        self._watch: Watch
         self._stalled = False  # chaos: like a black hole
         self._lost: asyncio.Future[None] | None = None
 
@@ -111,9 +112,10 @@ class TxConnection:
     def _up(self, sock: socket.socket) -> None:
         program = self._program
         self.sock = sock
-        self._buffers, self._busy, self._writing, self._stalled = [], False, False, False
+        self._buffers, self._busy, self._stalled = [], False, False
         self._lost = self._loop.create_future()
-        self._loop.add_reader(sock.fileno(), self._on_readable)
+        self._watch = program.poller.watch(sock.fileno(), self._on_readable, self._on_writable)
+        program.poller.want(self._watch, READ)
         program.log.say(LEG, f"{self!r}: up")
         program.on_leg_up()
         program.session.on_idle(self.leg)
@@ -124,8 +126,7 @@ class TxConnection:
         sock, self.sock = self.sock, None
         if sock is None:
             return
-        self._loop.remove_reader(sock.fileno())
-        self._loop.remove_writer(sock.fileno())
+        self._program.poller.forget(self._watch)
         if reset:
             close_with_reset(sock)
         else:
@@ -152,7 +153,7 @@ class TxConnection:
     def say(self, message: bytes) -> None:
         """A last word, behind the current frame if there is one."""
         self._buffers.append(memoryview(message))
-        if not self._writing:
+        if len(self._buffers) == 1:
             self._flush()
 
     def silent(self) -> bool:
@@ -181,22 +182,14 @@ class TxConnection:
             count -= len(self._buffers.pop(0))
         if self._buffers:
             self._buffers[0] = self._buffers[0][count:]
-            self._listen_for_room(sock)
+            self._program.poller.want(self._watch, WRITE)
         elif self._busy:
             self._busy = False
             self._program.session.on_idle(self.leg)
 
-    def _listen_for_room(self, sock: socket.socket) -> None:
-        if not self._writing:
-            self._writing = True
-            self._loop.add_writer(sock.fileno(), self._on_writable)
-
     def _on_writable(self) -> None:
         self._flush()
-        self._program.pump()  # an idle leg gets its next frame here, so the loop need not be told twice
-        if self.sock is not None and not self._buffers and self._writing:
-            self._writing = False
-            self._loop.remove_writer(self.sock.fileno())
+        self._program.pump()
 
     # ---- what rx says ---------------------------------------------------------------------------
     def _on_readable(self) -> None:
@@ -204,6 +197,7 @@ class TxConnection:
         if sock is None:
             return
         buffer = program.receive_buffer
+        program.poller.want(self._watch, READ)
         try:
             count = sock.recv_into(buffer)
         except BlockingIOError:
@@ -227,9 +221,7 @@ class TxConnection:
         self._program.log.say(LEG, f"{self!r}: chaos, {fault}")
         if fault == "stall":
             self._stalled = True
-            self._loop.remove_reader(sock.fileno())
-            self._loop.remove_writer(sock.fileno())
-            self._writing = False
+            self._program.poller.forget(self._watch)
             return False
         if fault == "reset":
             self.drop("reset by chaos", closed_by_peer=False)

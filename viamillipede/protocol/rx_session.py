@@ -135,7 +135,7 @@ class RxSession:
         self.presence.on_leg_up()
         self.legs_most = max(self.legs_most, len(self.legs))
         self._ack_leg = leg
-        leg.outbox.append(self.refusal or (self._done_message() if self.done else self.ack().encode()))
+        leg.outbox.append(self.refusal or (self._done_message() if self.done else self._ack_message()))
         return leg
 
     def on_leg_lost(self, leg: RxLeg, closed_by_peer: bool, now_us: int) -> None:
@@ -330,10 +330,13 @@ class RxSession:
             leg = max(self.legs.values(), key=lambda each: each.heard_us)
         self._ack_deadline_us = None
         self._acked_arrived, self._acked_written = self._arrived_bytes, self.reassembly.written
+        leg.sent_us = now_us
+        return leg, self._ack_message()
+
+    def _ack_message(self) -> bytes:
         ack = self.ack()
         self._told = ack.waiting
-        leg.sent_us = now_us
-        return leg, ack.encode()
+        return ack.encode()
 
     def heartbeats(self, now_us: int) -> tuple[list[RxLeg], bytes]:
         """The legs on which rx has said nothing for HEARTBEAT_US, and what to say."""
@@ -342,13 +345,13 @@ class RxSession:
             leg.sent_us = now_us
         if not quiet or self.refusal:
             return [], b""
-        return quiet, self._done_message() if self.done else self.ack().encode()
+        return quiet, self._done_message() if self.done else self._ack_message()
 
     # ---- time -----------------------------------------------------------------------------------
     def deadline_us(self) -> int | None:
         """When `on_timer` or `next_ack` has something to do; None: only when something happens."""
-        if self.done:
-            return None  # DONE says it all: next_ack has nothing to add
+        if self.done or self.refusal:
+            return None  # that says it all: next_ack has nothing to add
         deadlines = []
         if self._ack_deadline_us is not None and self.legs:
             deadlines.append(self._ack_deadline_us)

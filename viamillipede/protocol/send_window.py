@@ -215,7 +215,8 @@ class SendWindow:
 
     def hedge_candidate(self) -> Frame | None:
         """The oldest frame, when the window is full or the input has ended, and it may have one more copy."""
-        if self.room_bytes() and not (self.ended and self.end_cut):
+        full = not self.room_bytes() or self.next_seq - self.arrived_next >= FRAMES_MAX
+        if not full and not self.end_cut:
             return None
         frame = self.oldest()
         return frame if frame is not None and not frame.queued and len(frame.legs) < COPIES_MAX else None

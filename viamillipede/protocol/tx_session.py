@@ -43,6 +43,7 @@ from viamillipede.protocol.wire import (
 
 FRAME_BYTES_FIRST = 256 * KIB  # until a leg's rate is known
 FRAME_BYTES_LEAST = 16 * KIB
+SAMPLES_LEAST = 8  # round trips to measure before they are believed
 FRAME_FRACTION = 10  # a frame occupies its leg for about a tenth of a second
 
 _REFUSALS = {
@@ -215,7 +216,8 @@ class TxSession:
 
     def late_us(self) -> int:
         """A frame that has been on its leg for longer than this is late."""
-        return max(LATE_US_MIN, 2 * self.rtt.timeout_us())
+        least_us = LATE_US_MIN if self.rtt.samples >= SAMPLES_LEAST else S_US  # RFC 6298, 2.1: unknown is a second
+        return max(least_us, 2 * self.rtt.timeout_us())
 
     # ---- what rx says ---------------------------------------------------------------------------
     def on_bytes_untrusted(self, leg: int, data: bytes | memoryview, now_us: int) -> None:
@@ -239,8 +241,12 @@ class TxSession:
             raise RemoteFailed(f"the receiver gave up: {decode_reason(payload)}")
 
     def _on_ack(self, ack: Ack, now_us: int) -> None:
-        was_full = not self.window.room_bytes()
-        arrived = self.window.on_ack(ack)
+        window = self.window
+        was_full = not window.room_bytes()
+        overtaken = ack.arrived_next < window.arrived_next or ack.written_bytes < window.written
+        arrived = window.on_ack(ack)
+        if overtaken:  # a newer one came first, on a faster leg: what rx waited for then does not matter
+            return
         waits_output = ack.waiting is Waiting.OUTPUT
         if self.rx_waits_output and not waits_output:
             self._starving_since_us = now_us
@@ -288,7 +294,7 @@ class TxSession:
             if now_us - state.heard_us >= LEG_SILENT_US:
                 replace.append((state.leg, "silent"))
             elif (
-                self.window.carries(state.leg)
+                (state.busy or state.unacked_bytes or self.window.carries(state.leg))  # it may hold what others brought
                 and not self.rx_waits_output
                 and now_us - max(state.progress_us, self._starving_since_us) >= LEG_STUCK_US
             ):

@@ -1,0 +1,107 @@
+"""Which legs the transmitter replaces, and which it must leave alone."""
+
+from tests.protocol.drive import Sender
+from viamillipede.config import KIB, LEG_SILENT_US, LEG_STUCK_US, S_US, TICK_US
+from viamillipede.protocol.wire import Waiting
+
+
+def watch(
+    sender: Sender, from_us: int, to_us: int, heard: dict[int, Waiting] | None = None
+) -> list[tuple[int, int, str]]:
+    """Ticks; rx says on the legs `heard` all the time that it waits. Returns (when, leg, why) for replaced ones."""
+    found = []
+    for now_us in range(from_us, to_us, TICK_US):
+        for leg, waiting in (heard or {}).items():
+            sender.ack(leg, sender.tx.window.arrived_next, sender.tx.window.written, now_us, waiting)
+        for leg, why in sender.tx.on_timer(now_us):
+            found.append((now_us, leg, why))
+            sender.tx.on_leg_lost(leg, False, now_us)
+            if heard:
+                heard.pop(leg, None)
+        sender.tx.check()
+    return found
+
+
+def two_legs(carrying: bool) -> Sender:
+    """Two legs; the first carries frames that have not arrived, if `carrying`."""
+    sender = Sender()
+    sender.up(0)
+    sender.up(1, rank=1)
+    if carrying:
+        sender.input(bytes(KIB))
+        assert [leg for leg, _ in sender.sent()] == [0]
+    return sender
+
+
+def test_a_silent_leg_is_replaced() -> None:
+    sender = two_legs(carrying=True)
+    assert watch(sender, 0, 2 * LEG_SILENT_US, {1: Waiting.OUTPUT}) == [(LEG_SILENT_US, 0, "silent")]
+    assert [leg for leg, _ in sender.sent(LEG_SILENT_US)] == [1]
+
+
+def test_a_leg_that_is_heard_and_moves_nothing_it_carries_is_replaced() -> None:
+    sender = two_legs(carrying=True)
+    heard = {0: Waiting.FRAME, 1: Waiting.FRAME}
+    assert watch(sender, 0, 2 * LEG_STUCK_US, heard) == [(LEG_STUCK_US, 0, "stuck")]
+
+
+def test_no_leg_is_stuck_while_rx_waits_for_its_output_or_soon_after() -> None:
+    sender = two_legs(carrying=True)
+    assert watch(sender, 0, 100 * LEG_STUCK_US, {0: Waiting.OUTPUT, 1: Waiting.OUTPUT}) == []
+    since_us = 100 * LEG_STUCK_US
+    heard = {0: Waiting.FRAME, 1: Waiting.FRAME}
+    assert watch(sender, since_us, since_us + 2 * LEG_STUCK_US, heard) == [(since_us + LEG_STUCK_US, 0, "stuck")]
+
+
+def test_data_that_pauses_is_no_reason_to_replace_a_leg() -> None:
+    sender = two_legs(carrying=False)
+    assert watch(sender, 0, 3600 * S_US, {0: Waiting.FRAME, 1: Waiting.FRAME}) == []
+    sender.input(bytes(10), 3600 * S_US)
+    assert sender.sent(3600 * S_US)
+    since_us = 3600 * S_US
+    heard = {0: Waiting.FRAME, 1: Waiting.FRAME}  # the clock starts with what it carries
+    assert watch(sender, since_us, since_us + LEG_STUCK_US, heard) == []
+
+
+def test_any_sign_of_progress_keeps_a_leg() -> None:
+    for sign in ("socket", "kernel", "arrival"):
+        sender = two_legs(carrying=True)
+        for _ in range(4):
+            sender.input(bytes(KIB))
+            sender.sent(now_us=5000)
+        sender.tx.on_sample(0, 5000, 0)
+        at_us = LEG_STUCK_US // 2
+        heard = {0: Waiting.FRAME, 1: Waiting.FRAME}
+        assert watch(sender, 0, at_us, heard) == []
+        if sign == "socket":
+            sender.tx.on_progress(0, 1, at_us)
+        elif sign == "kernel":
+            sender.tx.on_sample(0, 4999, at_us)
+        else:
+            sender.ack(1, 1, 0, at_us)
+        assert watch(sender, at_us, at_us + 2 * LEG_STUCK_US, heard) == [(at_us + LEG_STUCK_US, 0, "stuck")], sign
+
+
+def test_bytes_that_the_kernel_still_holds_are_no_progress() -> None:
+    sender = two_legs(carrying=True)
+    sender.tx.on_sample(0, 100, 0)
+    sender.tx.on_sample(0, 100, LEG_STUCK_US // 2)
+    sender.tx.on_sample(0, 200, LEG_STUCK_US // 2)
+    heard = {0: Waiting.FRAME, 1: Waiting.FRAME}
+    assert watch(sender, 0, 2 * LEG_STUCK_US, heard) == [(LEG_STUCK_US, 0, "stuck")]
+
+
+def test_our_own_sleep_is_not_the_silence_of_others() -> None:
+    sender = two_legs(carrying=True)
+    assert watch(sender, 0, S_US) == []
+    asleep_until_us = 1000 * S_US
+    assert watch(sender, asleep_until_us, asleep_until_us + LEG_SILENT_US) == []
+    found = watch(sender, asleep_until_us + LEG_SILENT_US, asleep_until_us + 2 * LEG_SILENT_US)
+    assert [(leg, why) for _, leg, why in found] == [(0, "silent"), (1, "silent")]  # heard nothing since we woke
+
+
+def test_a_tick_that_is_a_little_late_is_no_sleep() -> None:
+    sender = two_legs(carrying=False)
+    for now_us in range(0, LEG_SILENT_US, S_US):
+        assert sender.tx.on_timer(now_us) == []
+    assert [why for _, why in sender.tx.on_timer(LEG_SILENT_US)] == ["silent", "silent"]

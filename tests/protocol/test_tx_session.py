@@ -1,0 +1,362 @@
+"""The transmitter's session: legs come and go, answers are judged, rx is believed only what can be."""
+
+import pytest
+
+from tests.protocol.drive import HOSTS, RECEIVER, SESSION, Sender
+from viamillipede.config import KIB, LATE_US_MIN, MIB, S_US, WINDOW_STALL_US, TxConfig
+from viamillipede.errors import FrameError, NoContact, PeerLost, RemoteFailed, SessionRefused
+from viamillipede.protocol.tx_session import FRAME_BYTES_FIRST, FRAME_BYTES_LEAST, TxSession
+from viamillipede.protocol.wire import (
+    FEATURE_CHECKSUM,
+    Ack,
+    Answer,
+    Kind,
+    Verdict,
+    Waiting,
+    decode_greeting_untrusted,
+    encode_control,
+    encode_reason,
+)
+
+REFUSED = [Verdict.VERSION, Verdict.CHECKPHRASE]
+BUSY = [Verdict.BUSY, Verdict.MALFORMED]
+
+
+def busy_sender(legs: int = 2) -> Sender:
+    """Legs up and the window full."""
+    sender = Sender()
+    for leg in range(legs):
+        sender.up(leg, rank=leg % 2)
+    sender.fill()
+    return sender
+
+
+# Greeting and answer ------------------------------------------------------------------------------------
+
+
+def test_the_greeting_says_what_was_configured() -> None:
+    config = TxConfig(addresses=HOSTS, checksum=True, checkphrase=b"abcd", window_bytes=MIB, frame_bytes=MIB)
+    sender = Sender(config)
+    greeting = decode_greeting_untrusted(sender.tx.greeting(5))
+    assert (greeting.session, greeting.leg, greeting.receiver) == (SESSION, 5, bytes(8))
+    assert (greeting.checkphrase, greeting.features) == (b"abcd", FEATURE_CHECKSUM)
+    assert (greeting.window_bytes, greeting.frame_bytes) == (MIB, MIB // 4)
+    sender.up(0, features=FEATURE_CHECKSUM)
+    assert decode_greeting_untrusted(sender.tx.greeting(1)).receiver == RECEIVER
+    assert decode_greeting_untrusted(Sender().tx.greeting(0)).features == 0
+
+
+@pytest.mark.parametrize("contacted", [False, True])
+@pytest.mark.parametrize("verdict", Verdict)
+def test_each_verdict(verdict: Verdict, contacted: bool) -> None:
+    sender = Sender()
+    if contacted:
+        sender.up(0)
+    answer = Answer(verdict, 0, RECEIVER, MIB)
+    if verdict is Verdict.UNKNOWN:
+        with pytest.raises(PeerLost, match="started anew"):
+            sender.tx.on_answer(1, 1, answer, 0)
+        return
+    reason = sender.tx.on_answer(1, 1, answer, 0)
+    assert (reason == "") == (verdict is Verdict.ACCEPTED)
+    assert (1 in sender.tx.legs) == (verdict is Verdict.ACCEPTED)
+    if verdict in REFUSED and not contacted:  # final only when every address says so
+        with pytest.raises(SessionRefused, match=r"a:1: the receiver"):
+            sender.tx.on_answer(0, 0, answer, 0)
+    elif verdict in REFUSED + BUSY:
+        assert sender.tx.on_answer(0, 0, answer, 0) == reason
+    sender.tx.check()
+
+
+def test_an_address_that_refused_and_then_accepts_does_not_count_as_refusing() -> None:
+    sender = Sender()
+    assert sender.tx.on_refused_for_good(0, "speaks another protocol") == "speaks another protocol"
+    sender.up(0, rank=0)
+    sender.tx.on_leg_lost(0, True, 0)
+    assert sender.tx.on_refused_for_good(1, "no") == "no"
+
+
+def test_the_first_answer_settles_window_and_checksum() -> None:
+    sender = Sender(TxConfig(addresses=HOSTS, window_bytes=MIB, frame_bytes=64 * KIB))
+    sender.up(0, window_bytes=100 * KIB, features=FEATURE_CHECKSUM)
+    assert sender.tx.checksum
+    assert (sender.tx.window.window_bytes, sender.tx.window.frame_bytes) == (100 * KIB, 25 * KIB)
+    window = sender.tx.window
+    sender.up(1, window_bytes=MIB)
+    assert sender.tx.window is window
+
+
+def test_another_receiver_at_the_same_address_is_noticed() -> None:
+    sender = Sender()
+    sender.up(0)
+    with pytest.raises(PeerLost, match="another receiver"):
+        sender.tx.on_answer(1, 1, Answer(Verdict.ACCEPTED, 0, b"stranger", MIB), 0)
+
+
+# Attempts, and why to give up ---------------------------------------------------------------------------
+
+
+def test_no_contact_names_every_address() -> None:
+    sender = Sender()
+    sender.tx.on_attempt_failed(0, "refused", True, 0, 0.5)
+    sender.tx.on_attempt_failed(1, "timed out", False, 0, 0.5)
+    assert sender.tx.on_timer(60 * S_US - 1) == []
+    with pytest.raises(NoContact, match="a:1: refused; b:2: timed out"):
+        sender.tx.on_timer(60 * S_US)
+    with pytest.raises(NoContact, match="no address answered"):
+        Sender().tx.on_timer(60 * S_US)
+
+
+@pytest.mark.parametrize(
+    ("closed", "refused", "rank", "limit_us", "word"),
+    [
+        (True, False, 0, 10 * S_US, "process is gone"),
+        (False, False, 0, 900 * S_US, "network was down"),
+        (False, True, 0, 10 * S_US, "process is gone"),
+        (False, True, 1, 900 * S_US, "network was down"),  # that address never worked: no evidence
+    ],
+)
+def test_a_dead_peer_and_an_outage_have_different_clocks(
+    closed: bool, refused: bool, rank: int, limit_us: int, word: str
+) -> None:
+    sender = Sender()
+    sender.up(0)
+    sender.tx.on_leg_lost(0, closed, 5)
+    sender.tx.on_attempt_failed(rank, "no", refused, 5, 0.5)
+    assert sender.tx.on_timer(5 + limit_us - 1) == []
+    with pytest.raises(PeerLost, match=f"{word}.*0 bytes were delivered"):
+        sender.tx.on_timer(5 + limit_us)
+
+
+def test_restarts_and_the_most_legs_are_counted() -> None:
+    sender = busy_sender(3)
+    assert sender.tx.legs_most == 3
+    carried = sender.tx.window.carries(0)
+    assert carried and sender.tx.on_leg_lost(0, True, 0) == carried
+    sender.tx.check()
+    sender.up(0)
+    assert (sender.tx.restarts, sender.tx.legs_most, len(sender.tx.legs)) == (1, 3, 3)
+    again = sender.sent()
+    assert len(again) == carried
+    assert sum(leg.retransmitted for leg in sender.tx.legs.values()) == carried
+
+
+# Which leg sends what -----------------------------------------------------------------------------------
+
+
+def test_the_first_address_is_filled_first() -> None:
+    sender = Sender(TxConfig(addresses=HOSTS, window_bytes=64 * KIB, frame_bytes=KIB))
+    for leg, rank in [(1, 1), (0, 0), (2, 0)]:
+        sender.up(leg, rank=rank)
+    order = []
+    for _ in range(3):  # nobody becomes idle again
+        sender.input(bytes(KIB))
+        assignment = sender.tx.next_assignment(0)
+        assert assignment is not None
+        order.append(assignment[0])
+        sender.tx.check()
+    assert order == [0, 2, 1]
+    sender.input(bytes(KIB))
+    assert sender.tx.next_assignment(0) is None
+
+
+def test_the_preferred_leg_carries_all_it_can() -> None:
+    sender = busy_sender(2)
+    assert sender.tx.window.carries(0) == 64 and sender.tx.window.carries(1) == 0
+    assert [state.bytes_sent for state in sender.tx.book.states] == [64 * (KIB + 40), 0]
+    assert sender.tx.legs[0].bytes_sent == 64 * (KIB + 40)
+
+
+def test_what_was_lost_goes_before_what_is_new() -> None:
+    sender = Sender()
+    sender.up(0)
+    sender.up(1, rank=1)
+    for _ in range(3):
+        sender.input(bytes(KIB))
+        sender.sent()
+    sender.input(bytes(KIB))
+    sender.tx.on_leg_lost(0, True, 0)
+    assert [frame.seq for _, frame in sender.sent()] == [0, 1, 2, 3]
+
+
+def test_the_frame_follows_the_rate_of_its_leg() -> None:
+    sender = Sender(TxConfig(addresses=HOSTS, window_bytes=8 * MIB, frame_bytes=MIB))
+    sender.up(0)
+    leg = sender.tx.legs[0]
+    assert leg.frame_bytes() == FRAME_BYTES_FIRST
+    for seconds, expected in [(100, FRAME_BYTES_LEAST), (1, 32 * KIB), (0.01, 4 * MIB)]:
+        leg.rate = 0
+        sender.input(bytes(256 * KIB))
+        now_us = leg.arrival_us
+        ((_, frame),) = sender.sent(now_us)
+        later_us = now_us + int(seconds * S_US)
+        sender.tx.on_timer(later_us)
+        sender.ack(0, frame.seq + 1, frame.offset + frame.length, later_us)
+        assert leg.frame_bytes() == expected, leg.rate
+    fast = leg.rate
+    sender.input(b"x")
+    ((_, frame),) = sender.sent(leg.arrival_us)
+    sender.ack(0, frame.seq + 1, 0, leg.arrival_us + S_US)
+    assert leg.rate == fast  # a source that trickles says nothing about its leg
+
+
+def test_nothing_is_measured_with_two_copies_or_with_a_blocked_output() -> None:
+    sender = busy_sender(2)
+    late_us = LATE_US_MIN + 1
+    assert sender.sent(late_us)  # hedged
+    sender.ack(1, 1, 0, late_us + 5)
+    assert sender.tx.rtt.samples == 0
+    sender.ack(1, 2, 0, late_us + 6, Waiting.OUTPUT)
+    sender.ack(1, 3, 0, late_us + 7, Waiting.FRAME)  # it was blocked until now
+    assert sender.tx.rtt.samples == 0
+    sender.ack(1, 4, 0, late_us + 8)
+    assert (sender.tx.rtt.samples, sender.tx.rtt.smoothed_us) == (1, late_us + 8)
+
+
+def test_late_is_learnt_from_round_trips() -> None:
+    sender = Sender()
+    assert sender.tx.late_us() == LATE_US_MIN
+    for _ in range(50):
+        sender.tx.rtt.sample(S_US)
+    assert 2 * S_US <= sender.tx.late_us() < 3 * S_US
+
+
+# Hedging ------------------------------------------------------------------------------------------------
+
+
+def test_the_late_frame_of_a_full_window_is_hedged_on_the_best_other_leg() -> None:
+    sender = busy_sender(3)
+    assert sender.tx.next_assignment(LATE_US_MIN - 1) is None
+    ((leg, frame), (other, same)) = sender.sent(LATE_US_MIN) + sender.sent(2 * LATE_US_MIN)
+    assert (leg, frame.seq, frame.legs) == (2, 0, {0, 1, 2})
+    assert (other, same) == (1, frame)
+    assert sender.tx.hedges == 2
+    assert sender.sent(10 * LATE_US_MIN) == []  # copies are limited
+    assert sender.tx.window.retransmitted_frames == 2
+
+
+def test_nothing_is_hedged_while_the_window_has_room() -> None:
+    sender = Sender()
+    sender.up(0)
+    sender.up(1, rank=1)
+    sender.input(bytes(KIB))
+    sender.sent()
+    assert sender.sent(100 * LATE_US_MIN) == []
+
+
+def test_the_tail_is_hedged_when_the_input_has_ended() -> None:
+    sender = Sender()
+    sender.up(0)
+    sender.up(1, rank=1)
+    sender.input(bytes(KIB))
+    sender.tx.window.on_input_end()
+    assert [frame.kind for _, frame in sender.sent()] == [Kind.DATA, Kind.END]
+    assert [(leg, frame.seq) for leg, frame in sender.sent(LATE_US_MIN)] == [(1, 0)]
+
+
+def test_nothing_is_hedged_while_rx_waits_for_its_output_and_the_clock_starts_after_that() -> None:
+    sender = busy_sender(2)
+    sender.ack(0, 1, 0, 5, Waiting.OUTPUT)
+    assert sender.sent(100 * LATE_US_MIN) == []
+    sender.ack(0, 1, 0, 100 * LATE_US_MIN, Waiting.FRAME)
+    assert sender.sent(101 * LATE_US_MIN - 1) == []
+    assert [(leg, frame.seq) for leg, frame in sender.sent(101 * LATE_US_MIN)] == [(1, 1)]
+
+
+def test_no_hedge_without_another_idle_leg() -> None:
+    assert busy_sender(1).sent(LATE_US_MIN) == []
+
+
+# What rx says -------------------------------------------------------------------------------------------
+
+
+def test_the_window_grows_only_when_it_stalls_idle_legs() -> None:
+    for stalled_us, waiting, grows in [
+        (WINDOW_STALL_US, Waiting.FRAME, True),
+        (WINDOW_STALL_US - 1, Waiting.FRAME, False),
+        (WINDOW_STALL_US, Waiting.OUTPUT, False),
+    ]:
+        sender = Sender(TxConfig(addresses=HOSTS, window_bytes=64 * MIB, frame_bytes=MIB))
+        sender.up(0)
+        sender.fill(7)
+        before = sender.tx.window.limit_bytes
+        for now_us in (7, 8, 9):
+            assert sender.sent(now_us) == []  # an idle leg and a full window
+        sender.ack(0, 1, FRAME_BYTES_FIRST, 7 + stalled_us, waiting)
+        assert sender.tx.window.limit_bytes == (2 if grows else 1) * before
+
+
+def test_the_window_does_not_grow_when_every_leg_is_busy() -> None:
+    sender = Sender(TxConfig(addresses=HOSTS, window_bytes=64 * MIB, frame_bytes=MIB))
+    sender.up(0)
+    while sender.tx.window.room_bytes():
+        sender.input(bytes(MIB))
+        assert (assignment := sender.tx.next_assignment(0)) is not None
+        if sender.tx.window.room_bytes():
+            sender.tx.on_idle(assignment[0])
+    before = sender.tx.window.limit_bytes
+    sender.ack(0, 1, FRAME_BYTES_FIRST, S_US)
+    assert sender.tx.window.limit_bytes == before
+
+
+def test_resend_is_counted_and_sent_again() -> None:
+    sender = busy_sender(1)
+    sender.say(0, Kind.RESEND, seq=3)
+    assert sender.tx.resends == 1
+    assert [(leg, frame.seq) for leg, frame in sender.sent()] == [(0, 3)]
+
+
+def test_done_only_for_the_stream_that_was_sent() -> None:
+    sender = Sender()
+    sender.up(0)
+    sender.input(bytes(100))
+    sender.tx.window.on_input_end()
+    for end, offset in [(False, 0), (False, 100), (True, 99), (True, 101)]:
+        if end:
+            sender.sent()
+        with pytest.raises(FrameError):
+            sender.say(0, Kind.DONE, offset=offset)
+        assert not sender.tx.done
+        sender.tx.on_leg_lost(0, True, 0)
+        sender.up(0)
+    sender.say(0, Kind.DONE, offset=100)
+    assert sender.tx.done
+
+
+def test_the_reason_of_rx_is_told_and_safe_to_print() -> None:
+    sender = Sender()
+    sender.up(0)
+    with pytest.raises(RemoteFailed, match=r"the receiver gave up: disk \?\[31mfull\?$"):
+        sender.tx.on_bytes_untrusted(0, encode_reason(Kind.REFUSAL, "disk \x1b[31mfull\n"), 0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n" + bytes(40),
+        encode_control(Kind.BYE),
+        encode_control(Kind.END),
+        encode_control(Kind.RESEND, seq=9),
+        Ack(1, 0, Waiting.FRAME, 1).encode(),
+        Ack(0, 1, Waiting.FRAME, 0).encode(),
+        Ack(0, 0, Waiting.FRAME, 0, ((1, 2),)).encode(),
+    ],
+)
+def test_what_cannot_be_true_costs_the_leg(data: bytes) -> None:
+    for pieces in ([data], [data[i : i + 1] for i in range(len(data))]):
+        sender = Sender()
+        sender.up(0)
+        with pytest.raises(FrameError):
+            for piece in pieces:
+                sender.tx.on_bytes_untrusted(0, piece, 0)
+        sender.tx.check()
+
+
+def test_messages_of_all_legs_are_kept_apart() -> None:
+    sender = busy_sender(2)
+    data = Ack(1, 0, Waiting.FRAME, 1).encode()
+    for i in range(len(data)):
+        for leg in (0, 1):
+            sender.tx.on_bytes_untrusted(leg, data[i : i + 1], 0)
+    assert sender.tx.window.arrived_next == 1
+    assert isinstance(sender.tx, TxSession)
