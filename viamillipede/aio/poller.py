@@ -94,9 +94,15 @@ class EpollPoller(Poller):
             if watch.wanted:  # ONESHOT has disarmed all of it
                 self._epoll.modify(fd, watch.wanted | select.EPOLLONESHOT)
             if fired & READ:
-                watch.on_readable()
+                self._call(watch.on_readable)
             if fired & WRITE and self._watches.get(fd) is watch:
-                watch.on_writable()
+                self._call(watch.on_writable)
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception as error:  # as the loop treats its own callbacks: the others still get their turn
+            self._loop.call_exception_handler({"message": "a leg's callback failed", "exception": error})
 
     def forget(self, watch: Watch, event: int = READ | WRITE) -> None:
         """See Poller."""
