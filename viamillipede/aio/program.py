@@ -129,9 +129,10 @@ class Program:
             self._outage_told_us = 0
         elif now - since_us >= OUTAGE_TOLD_FIRST_US and now - self._outage_told_us >= OUTAGE_TOLD_EVERY_US:
             self._outage_told_us = now
-            deadline_us = self.presence.deadline_us()
-            left = "" if deadline_us is None else f", giving up in {format_duration_us(max(0, deadline_us - now))}"
-            self.log.say(WARNING, f"no connection for {format_duration_us(now - since_us)}{left}")
+            left_us = (self.presence.deadline_us() or now) - now
+            if left_us >= S_US:
+                down, left = format_duration_us(now - since_us), format_duration_us(left_us)
+                self.log.say(WARNING, f"no connection for {down}, giving up in {left}")
 
     def set_alarm(self, deadline_us: int | None) -> None:
         """Call `on_alarm` at this time, or never."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import fcntl
+import os
 import resource
 import socket
 import struct
@@ -34,6 +35,8 @@ def raise_descriptor_limit() -> None:
 
 def why(error: OSError) -> str:
     """An error as a person would say it."""
+    if error.errno is not None and not isinstance(error, socket.gaierror):  # asyncio dresses up strerror
+        return os.strerror(error.errno)
     return error.strerror or str(error) or type(error).__name__
 
 

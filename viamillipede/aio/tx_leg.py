@@ -49,9 +49,9 @@ class TxConnection:
 
     # ---- from dialling to the answer ------------------------------------------------------------
     async def run(self) -> None:
-        """Dial, carry, lose, dial again, until cancelled."""
+        """Dial, carry, lose, dial again, until the outcome is known."""
         book = self._program.session.book
-        while True:
+        while not self._program.outcome.done():
             if self.leg >= len(book.states):
                 await self._program.contact.wait()  # until then the scouts are enough
             rank, at_us = book.pick(self.leg, now_us())

@@ -25,6 +25,7 @@ from viamillipede.config import (
     KIB,
     LEGS_MAX,
     REASON_BYTES_MAX,
+    THREADS_MAX,
     RxConfig,
 )
 from viamillipede.errors import FrameError, LimitReached, PeerLost, RemoteFailed
@@ -93,6 +94,7 @@ class RxSession:
         self.output_blocked = False
         self.done = False  # the output has accepted everything and was closed
         self.bye = False  # tx knows
+        self._known: set[int] = set()  # numbers of legs that were up once
         self.refusal: bytes | None = None  # why we gave up
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._waiting: dict[int, RxLeg] = {}  # key -> leg, in the order in which they began to wait
@@ -133,7 +135,9 @@ class RxSession:
         """An accepted greeting was answered. The new leg is told at once how things stand."""
         leg = self.legs[key] = RxLeg(key, number, now_us)
         self.presence.on_leg_up()
-        self.legs_most = max(self.legs_most, len(self.legs))
+        self.restarts += number in self._known
+        self._known.add(number)
+        self.legs_most = max(self.legs_most, sum(each.number < THREADS_MAX for each in self.legs.values()))
         self._ack_leg = leg
         leg.outbox.append(self.refusal or (self._done_message() if self.done else self._ack_message()))
         return leg
@@ -144,8 +148,6 @@ class RxSession:
         self._stop_waiting(leg)
         if self._ack_leg is leg:
             self._ack_leg = None
-        if not self.done:
-            self.restarts += 1
         self.presence.on_leg_lost(closed_by_peer, now_us)
 
     # ---- a leg's next step ----------------------------------------------------------------------

@@ -94,6 +94,7 @@ class TxSession:
         self.rx_waits_output = False
         self.rx_waits_seq = 0
         self._receiver = bytes(8)
+        self._known: set[int] = set()  # legs that were up once
         self._refused: dict[int, str] = {}  # rank -> why it refused for good
         self._starving_since_us = now_us
         self._full_since_us: int | None = None
@@ -132,6 +133,8 @@ class TxSession:
         self.book.on_accepted(rank)
         self._refused.pop(rank, None)
         self.legs[leg] = TxLeg(leg, rank, now_us)
+        self.restarts += leg in self._known
+        self._known.add(leg)
         self.legs_most = max(self.legs_most, len(self.legs))
         return ""
 
@@ -153,8 +156,6 @@ class TxSession:
         state = self.legs.pop(leg)
         self.scheduler.discard(state.rank, leg)
         self.presence.on_leg_lost(closed_by_peer, now_us)
-        if not self.done:
-            self.restarts += 1
         return self.window.on_leg_lost(leg)
 
     # ---- frames out -----------------------------------------------------------------------------
@@ -172,7 +173,10 @@ class TxSession:
         self.book.states[state.rank].bytes_sent += count
 
     def on_sample(self, leg: int, unacked_bytes: int, now_us: int) -> None:
-        """The kernel's word on how much of the leg's bytes the other host has not acknowledged yet."""
+        """The kernel's word on how much of the leg's bytes the other host has not acknowledged yet.
+
+        Wanted of every leg, also of one that carries nothing: others may have brought what it holds.
+        """
         state = self.legs[leg]
         if unacked_bytes < state.unacked_bytes:
             state.progress_us = now_us
@@ -207,7 +211,7 @@ class TxSession:
         state = self.legs[leg]
         self.scheduler.discard(state.rank, leg)
         state.busy = True
-        if not self.window.carries(leg):
+        if not self.window.carries(leg) and not state.unacked_bytes:
             state.progress_us = now_us  # nothing could have moved before
         if frame.sends:
             state.retransmitted += 1
@@ -262,8 +266,9 @@ class TxSession:
     def _measure(self, arrived: list[Frame], output_blocked: bool, now_us: int) -> None:
         arrived_bytes: dict[int, int] = {}
         for frame in arrived:
-            for leg in frame.legs:
-                self.legs[leg].progress_us = now_us
+            if frame.sends == 1:
+                for leg in frame.legs:
+                    self.legs[leg].progress_us = now_us
             if frame.sends == 1 and not output_blocked:  # with two copies nobody knows which one it was (Karn)
                 self.rtt.sample(now_us - frame.sent_us)
                 for leg in frame.legs:
