@@ -27,7 +27,9 @@ CHECKPHRASE_BYTES = 4
 CHAOS_KINDS = ("close", "reset", "stall", "truncate", "corrupt", "all")
 
 # The window. -----------------------------------------------------------------------------------
-WINDOW_BYTES_START = 8 * MIB  # in use at first; doubles up to the user's window when it is what limits
+WINDOW_BYTES_START = (
+    4 * MIB
+)  # in use at first, to stay in the cache; doubles up to the user's window when it is what limits
 WINDOW_STALL_US = 5 * MS_US  # a full window that stops idle legs for this long is too small
 
 # Timing. ---------------------------------------------------------------------------------------

@@ -101,6 +101,21 @@ def test_a_leg_that_comes_again_supersedes_itself() -> None:
     first, other = receiver.leg(3), receiver.leg(4)
     assert receiver.rx.superseded(3) is first and receiver.rx.superseded(4) is other
     assert receiver.rx.superseded(5) is None
+    receiver.lose(first)
+    receiver.leg(3)
+    assert receiver.rx.restarts == 1 and receiver.rx.legs_most == 2
+    receiver.leg(LEGS_MAX - 1)  # a number that only replaces: not one leg more than was asked for
+    assert receiver.rx.legs_most == 2
+
+
+def test_who_gives_up_says_why_on_every_leg_and_nothing_else() -> None:
+    receiver = Receiver(direct=False)
+    first = receiver.leg()
+    receiver.feed(first, data(0), 0)
+    receiver.rx.refuse(encode_reason(Kind.REFUSAL, "disk full"))
+    assert outbox(first) == outbox(receiver.rx.on_leg_up(7, 1, 0)) == [(Kind.REFUSAL, b"disk full")]
+    assert told(receiver, S_US) is None and receiver.rx.heartbeats(S_US) == ([], b"")
+    assert receiver.rx.deadline_us() is None
 
 
 def test_a_new_leg_is_told_how_things_stand() -> None:
@@ -210,7 +225,7 @@ def test_a_leg_that_waits_may_die_and_its_frame_come_on_another() -> None:
     receiver.lose(second)
     receiver.timer(10 * ASIDE_US)
     receiver.feed(third, data(0) + data(1))
-    assert receiver.output == DATA[:200] and receiver.rx.legs_lost == 2
+    assert receiver.output == DATA[:200] and list(receiver.rx.legs.values()) == [third]
 
 
 def test_a_leg_that_was_woken_and_died_is_not_run() -> None:
@@ -271,9 +286,9 @@ def test_memory_stays_within_the_window_whatever_comes() -> None:
         (encode_control(Kind.DONE), FrameError, "unknown kind"),
         (Ack(0, 0, Waiting.FRAME, 0).encode(), FrameError, "unknown kind"),
         (b"GET / HTTP/1.1\r\n" + bytes(40), FrameError, "damaged header"),
-        (data(2000), FrameError, "beyond the window"),
+        (encode_control(Kind.DATA, 2000, 200_000, b"x"), FrameError, "beyond the window"),
         (encode_control(Kind.END, 1, 99), FrameError, "cannot begin"),
-        (encode_control(Kind.END, 1, 100) + data(1), FrameError, "behind the end"),
+        (encode_control(Kind.END, 1, 100) + data(2), FrameError, "behind the end"),
         (encode_control(Kind.END, 2, 150) + data(1), IntegrityError, "begins at byte 150"),
     ],
 )
@@ -377,7 +392,8 @@ def test_done_is_repeated_and_nothing_is_acknowledged_any_more() -> None:
     leg = receiver.leg()
     receiver.feed(leg, data(0) + end(1), now_us=0)
     receiver.rx.on_done()
-    assert told(receiver, S_US) is None
+    assert told(receiver, S_US) is None and receiver.rx.deadline_us() is None
+    leg.outbox.clear()
     _, what = receiver.rx.heartbeats(S_US)
     assert [(h.kind, h.offset) for h, _ in said(what)] == [(Kind.DONE, 100)]
     receiver.lose(leg)

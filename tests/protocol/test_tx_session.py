@@ -20,6 +20,7 @@ from viamillipede.protocol.wire import (
 
 REFUSED = [Verdict.VERSION, Verdict.CHECKPHRASE]
 BUSY = [Verdict.BUSY, Verdict.MALFORMED]
+LATE_US = S_US  # what is late before round trips were measured
 
 
 def busy_sender(legs: int = 2) -> Sender:
@@ -46,25 +47,27 @@ def test_the_greeting_says_what_was_configured() -> None:
     assert decode_greeting_untrusted(Sender().tx.greeting(0)).features == 0
 
 
-@pytest.mark.parametrize("contacted", [False, True])
+@pytest.mark.parametrize("state", ["waiting", "together", "alone"])
 @pytest.mark.parametrize("verdict", Verdict)
-def test_each_verdict(verdict: Verdict, contacted: bool) -> None:
+def test_each_verdict_in_each_state(verdict: Verdict, state: str) -> None:
     sender = Sender()
-    if contacted:
+    if state != "waiting":
         sender.up(0)
+    if state == "alone":
+        sender.tx.on_leg_lost(0, True, 0)
     answer = Answer(verdict, 0, RECEIVER, MIB)
-    if verdict is Verdict.UNKNOWN:
+    if verdict is Verdict.UNKNOWN and state != "together":
         with pytest.raises(PeerLost, match="started anew"):
             sender.tx.on_answer(1, 1, answer, 0)
         return
     reason = sender.tx.on_answer(1, 1, answer, 0)
     assert (reason == "") == (verdict is Verdict.ACCEPTED)
     assert (1 in sender.tx.legs) == (verdict is Verdict.ACCEPTED)
-    if verdict in REFUSED and not contacted:  # final only when every address says so
+    if verdict in REFUSED and state == "waiting":  # final only when every address says so
         with pytest.raises(SessionRefused, match=r"a:1: the receiver"):
             sender.tx.on_answer(0, 0, answer, 0)
-    elif verdict in REFUSED + BUSY:
-        assert sender.tx.on_answer(0, 0, answer, 0) == reason
+    elif verdict is not Verdict.ACCEPTED:
+        assert sender.tx.on_answer(2, 0, answer, 0) == reason
     sender.tx.check()
 
 
@@ -86,11 +89,18 @@ def test_the_first_answer_settles_window_and_checksum() -> None:
     assert sender.tx.window is window
 
 
-def test_another_receiver_at_the_same_address_is_noticed() -> None:
+@pytest.mark.parametrize("alone", [False, True])
+def test_another_receiver_is_no_leg_and_the_end_when_ours_is_gone(alone: bool) -> None:
     sender = Sender()
     sender.up(0)
-    with pytest.raises(PeerLost, match="another receiver"):
-        sender.tx.on_answer(1, 1, Answer(Verdict.ACCEPTED, 0, b"stranger", MIB), 0)
+    stranger = Answer(Verdict.ACCEPTED, 0, b"stranger", MIB)
+    if alone:
+        sender.tx.on_leg_lost(0, True, 0)
+        with pytest.raises(PeerLost, match="started anew"):
+            sender.tx.on_answer(1, 1, stranger, 0)
+    else:
+        assert "another receiver" in sender.tx.on_answer(1, 1, stranger, 0)
+    assert 1 not in sender.tx.legs
 
 
 # Attempts, and why to give up ---------------------------------------------------------------------------
@@ -202,7 +212,7 @@ def test_the_frame_follows_the_rate_of_its_leg() -> None:
 
 def test_nothing_is_measured_with_two_copies_or_with_a_blocked_output() -> None:
     sender = busy_sender(2)
-    late_us = LATE_US_MIN + 1
+    late_us = LATE_US + 1
     assert sender.sent(late_us)  # hedged
     sender.ack(1, 1, 0, late_us + 5)
     assert sender.tx.rtt.samples == 0
@@ -215,6 +225,9 @@ def test_nothing_is_measured_with_two_copies_or_with_a_blocked_output() -> None:
 
 def test_late_is_learnt_from_round_trips() -> None:
     sender = Sender()
+    for _ in range(8):
+        assert sender.tx.late_us() == LATE_US
+        sender.tx.rtt.sample(1000)
     assert sender.tx.late_us() == LATE_US_MIN
     for _ in range(50):
         sender.tx.rtt.sample(S_US)
@@ -226,12 +239,12 @@ def test_late_is_learnt_from_round_trips() -> None:
 
 def test_the_late_frame_of_a_full_window_is_hedged_on_the_best_other_leg() -> None:
     sender = busy_sender(3)
-    assert sender.tx.next_assignment(LATE_US_MIN - 1) is None
-    ((leg, frame), (other, same)) = sender.sent(LATE_US_MIN) + sender.sent(2 * LATE_US_MIN)
+    assert sender.tx.next_assignment(LATE_US - 1) is None
+    ((leg, frame), (other, same)) = sender.sent(LATE_US) + sender.sent(2 * LATE_US)
     assert (leg, frame.seq, frame.legs) == (2, 0, {0, 1, 2})
     assert (other, same) == (1, frame)
     assert sender.tx.hedges == 2
-    assert sender.sent(10 * LATE_US_MIN) == []  # copies are limited
+    assert sender.sent(10 * LATE_US) == []  # copies are limited
     assert sender.tx.window.retransmitted_frames == 2
 
 
@@ -241,7 +254,7 @@ def test_nothing_is_hedged_while_the_window_has_room() -> None:
     sender.up(1, rank=1)
     sender.input(bytes(KIB))
     sender.sent()
-    assert sender.sent(100 * LATE_US_MIN) == []
+    assert sender.sent(100 * LATE_US) == []
 
 
 def test_the_tail_is_hedged_when_the_input_has_ended() -> None:
@@ -251,16 +264,16 @@ def test_the_tail_is_hedged_when_the_input_has_ended() -> None:
     sender.input(bytes(KIB))
     sender.tx.window.on_input_end()
     assert [frame.kind for _, frame in sender.sent()] == [Kind.DATA, Kind.END]
-    assert [(leg, frame.seq) for leg, frame in sender.sent(LATE_US_MIN)] == [(1, 0)]
+    assert [(leg, frame.seq) for leg, frame in sender.sent(LATE_US)] == [(1, 0)]
 
 
 def test_nothing_is_hedged_while_rx_waits_for_its_output_and_the_clock_starts_after_that() -> None:
     sender = busy_sender(2)
     sender.ack(0, 1, 0, 5, Waiting.OUTPUT)
-    assert sender.sent(100 * LATE_US_MIN) == []
-    sender.ack(0, 1, 0, 100 * LATE_US_MIN, Waiting.FRAME)
-    assert sender.sent(101 * LATE_US_MIN - 1) == []
-    assert [(leg, frame.seq) for leg, frame in sender.sent(101 * LATE_US_MIN)] == [(1, 1)]
+    assert sender.sent(100 * LATE_US) == []
+    sender.ack(0, 1, 0, 100 * LATE_US, Waiting.FRAME)
+    assert sender.sent(101 * LATE_US - 1) == []
+    assert [(leg, frame.seq) for leg, frame in sender.sent(101 * LATE_US)] == [(1, 1)]
 
 
 def test_no_hedge_without_another_idle_leg() -> None:
@@ -297,6 +310,17 @@ def test_the_window_does_not_grow_when_every_leg_is_busy() -> None:
     before = sender.tx.window.limit_bytes
     sender.ack(0, 1, FRAME_BYTES_FIRST, S_US)
     assert sender.tx.window.limit_bytes == before
+
+
+def test_an_overtaken_acknowledgement_says_nothing_about_what_rx_waits_for() -> None:
+    sender = busy_sender(2)
+    sender.ack(0, 3, 3 * KIB, 5, Waiting.OUTPUT)
+    sender.ack(1, 2, 3 * KIB, 6, Waiting.FRAME)
+    assert sender.tx.rx_waits_output
+    sender.ack(1, 3, 2 * KIB, 6, Waiting.FRAME, ((5, 6),))
+    assert sender.tx.rx_waits_output and sender.tx.window.frames_in_flight() == 60  # what arrived counts all the same
+    sender.ack(1, 3, 3 * KIB, 7, Waiting.FRAME)
+    assert not sender.tx.rx_waits_output
 
 
 def test_resend_is_counted_and_sent_again() -> None:

@@ -37,7 +37,7 @@ class Stream:
         self.on_fault: Callable[[], None] = lambda: None
         self.on_readable: Callable[[], None] = lambda: None
         self.on_writable: Callable[[], None] = lambda: None
-        self.moved_us = clock.now_us  # when something left last
+        self.moved_us = clock.now_us  # when something left last, or could have
         self.hole = False  # nothing leaves any more
         self.corrupt_next = False
         self.ending = False  # no byte follows those in flight
@@ -54,6 +54,8 @@ class Stream:
         if self.corrupt_next and may_corrupt:
             self.corrupt_next = False
             taken[self._rng.randrange(count)] ^= 1 << self._rng.randrange(8)
+        if not self.unacked_bytes():
+            self.moved_us = self._clock.now_us  # there was nothing to move before
         self._unsent += taken
         self._transmit()
         return count

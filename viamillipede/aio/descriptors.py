@@ -13,7 +13,7 @@ import queue
 import socket
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 PIPE_BYTES = 1 << 20  # the most that an ordinary user may ask for (/proc/sys/fs/pipe-max-size)
 
@@ -61,9 +61,15 @@ def replace_by_null(fd: int) -> None:
         os.close(null)
 
 
-def open_socket(fd: int) -> socket.socket:
-    """A socket object of its own for the socket behind `fd`."""
-    return socket.socket(fileno=os.dup(fd))
+@contextlib.contextmanager
+def open_socket(fd: int) -> Iterator[socket.socket]:
+    """A socket object of its own for the socket behind `fd`; loops set O_NONBLOCK, which is taken back."""
+    was_blocking = os.get_blocking(fd)
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        try:
+            yield sock
+        finally:
+            os.set_blocking(sock.fileno(), was_blocking)
 
 
 class Worker:

@@ -64,25 +64,28 @@ class Program:
         """From start to end; raises what the outcome is."""
         self.loop.set_exception_handler(self._on_loop_error)
         self._handle_signals()
-        async with asyncio.TaskGroup() as self._group:
-            self.spawn(self._tick())
-            failure: BaseException | None = None
-            try:
-                self.start()
-                await self.outcome
-            except Exception as error:
-                failure = error
-            try:
-                await self._bounded_farewell(failure)
-            finally:
-                self.set_alarm(None)
-                for task in self._tasks:
-                    task.cancel()
-        self.poller.close()
+        failure: BaseException | None = None
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                self.spawn(self._tick())
+                try:
+                    self.start()
+                    await self.outcome
+                except Exception as error:
+                    failure = error
+                try:
+                    failure = await self._bounded_farewell(failure) or failure
+                finally:
+                    self.set_alarm(None)
+                    for task in self._tasks:
+                        task.cancel()
+        finally:
+            self.poller.close()
         if failure is not None:
             raise failure
 
-    async def _bounded_farewell(self, failure: BaseException | None) -> None:
+    async def _bounded_farewell(self, failure: BaseException | None) -> BaseException | None:
+        """What went wrong in saying farewell, if that is the first thing that did."""
         farewell = asyncio.create_task(self.farewell(failure))
         hurry = asyncio.create_task(self.hurry.wait())
         timeout_s = None if failure is None else FAREWELL_US / S_US
@@ -90,8 +93,7 @@ class Program:
         for task in (farewell, hurry):
             task.cancel()
         results = await asyncio.gather(farewell, hurry, return_exceptions=True)
-        if isinstance(results[0], Exception) and failure is None:
-            raise results[0]
+        return results[0] if isinstance(results[0], Exception) and failure is None else None
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task of this program; its failure is the program's."""

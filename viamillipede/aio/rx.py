@@ -18,7 +18,7 @@ from viamillipede.aio import report
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.log import EVENT, LEG, WARNING
 from viamillipede.aio.program import Program
-from viamillipede.aio.rx_leg import REFUSED_VERSION, STEPS_MAX, RxConnection, hear_greeting
+from viamillipede.aio.rx_leg import STEPS_MAX, GreetingRefused, RxConnection, answering, hear_greeting
 from viamillipede.aio.sink import Sink, open_sink
 from viamillipede.aio.sockets import listen, raise_descriptor_limit, why
 from viamillipede.config import KIB, LINGER_US, MS_US, S_US, STRANGERS_MAX, RxConfig
@@ -81,7 +81,10 @@ class Receiver(Program):
                 return
             sock.setblocking(False)
             if len(self._ungreeted) >= STRANGERS_MAX:
-                next(iter(self._ungreeted)).cancel()
+                oldest = next(iter(self._ungreeted))
+                del self._ungreeted[oldest]
+                oldest.cancel()
+                self._on_stranger("the one that waited longest", "too many connections that do not greet")
             self._ungreeted[self.spawn(self._serve(sock, _spell(address)))] = None
 
     async def _serve(self, sock: socket.socket, peer: str) -> None:
@@ -89,14 +92,11 @@ class Receiver(Program):
         assert task is not None
         try:
             with sock:
-                greeting = await hear_greeting(sock)
-                if greeting is None:
-                    await self.loop.sock_sendall(sock, REFUSED_VERSION)
-                    raise FrameError("it speaks another version of the protocol")
-                answer = self.session.on_greeting(greeting)
-                if answer.verdict is not Verdict.ACCEPTED:
-                    await self.loop.sock_sendall(sock, answer.encode())
-                    raise FrameError(f"refused: {answer.verdict.name.lower()}")
+                async with answering(sock):
+                    greeting = await hear_greeting(sock)
+                    answer = self.session.on_greeting(greeting)
+                    if answer.verdict is not Verdict.ACCEPTED:
+                        raise GreetingRefused(f"refused: {answer.verdict.name.lower()}", answer)
                 self._ungreeted.pop(task, None)
                 if not self.presence.contacted:
                     self.contact_us = now_us()
@@ -105,6 +105,8 @@ class Receiver(Program):
                 await RxConnection(self, sock, self._keys, peer).run(greeting, answer)
         except TimeoutError:
             self._on_stranger(peer, "it did not greet")
+        except GreetingRefused as refused:
+            self._on_stranger(peer, str(refused))
         except FrameError as error:
             self._on_stranger(peer, str(error))
         except OSError as error:

@@ -1,7 +1,9 @@
 """One accepted connection at rx: its greeting, its reading, what it is told. The session decides."""
 
 import asyncio
+import contextlib
 import socket
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from viamillipede.aio.clock import now_us
@@ -9,7 +11,7 @@ from viamillipede.aio.log import LEG, OPERATION
 from viamillipede.aio.poller import READ, WRITE, Watch
 from viamillipede.aio.sink import Blocked
 from viamillipede.aio.sockets import prepare_rx, why
-from viamillipede.config import GREETING_US, KIB, S_US
+from viamillipede.config import FAREWELL_US, GREETING_US, KIB, S_US
 from viamillipede.errors import FrameError
 from viamillipede.protocol.rx_session import Action, RxLeg
 from viamillipede.protocol.wire import (
@@ -18,6 +20,7 @@ from viamillipede.protocol.wire import (
     VERSION,
     Answer,
     Greeting,
+    ImpossibleGreeting,
     Verdict,
     check_prefix_untrusted,
     decode_greeting_untrusted,
@@ -30,8 +33,32 @@ STEPS_MAX = 64  # of one leg before the others get a turn
 PENDING_BYTES_MAX = 256 * KIB  # a tx that does not read what it is told is not one of ours
 
 
-async def hear_greeting(sock: socket.socket) -> Greeting | None:
-    """The greeting of a new connection; None: another version's. FrameError, OSError, TimeoutError."""
+class GreetingRefused(FrameError):
+    """A viamillipede transmitter, but not one for us; it is told why."""
+
+    def __init__(self, reason: str, answer: Answer) -> None:
+        super().__init__(reason)
+        self.answer = answer
+
+
+@contextlib.asynccontextmanager
+async def answering(sock: socket.socket) -> AsyncIterator[None]:
+    """Whoever is refused in here hears why; read on until it leaves, or closing could destroy the answer."""
+    try:
+        yield
+    except GreetingRefused as refused:
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(TimeoutError, OSError):  # it need not listen
+            async with asyncio.timeout(FAREWELL_US / S_US):
+                await loop.sock_sendall(sock, refused.answer.encode())
+                sock.shutdown(socket.SHUT_WR)
+                while await loop.sock_recv(sock, GREETING_BYTES):
+                    pass
+        raise
+
+
+async def hear_greeting(sock: socket.socket) -> Greeting:
+    """The greeting of a new connection. FrameError, GreetingRefused, OSError, TimeoutError."""
     loop = asyncio.get_running_loop()
     received = bytearray()
     async with asyncio.timeout(GREETING_US / S_US):
@@ -42,8 +69,13 @@ async def hear_greeting(sock: socket.socket) -> Greeting | None:
             received += data
             version = check_prefix_untrusted(received)
             if len(received) >= PREFIX_BYTES and version != VERSION:
-                return None
-    return decode_greeting_untrusted(received)
+                raise GreetingRefused(
+                    f"it speaks version {version} of the protocol, we {VERSION}", Answer(Verdict.VERSION)
+                )
+    try:
+        return decode_greeting_untrusted(received)
+    except ImpossibleGreeting as error:
+        raise GreetingRefused(str(error), Answer(Verdict.MALFORMED)) from error
 
 
 class RxConnection:
@@ -185,6 +217,3 @@ class RxConnection:
             self.drop(why(error), closed_by_peer=True)
             return
         self.drop("closed by the transmitter", closed_by_peer=True)
-
-
-REFUSED_VERSION = Answer(Verdict.VERSION).encode()

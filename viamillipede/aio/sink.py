@@ -105,7 +105,7 @@ class PolledSink:
     def close(self) -> None:
         """See Sink."""
         self.disarm()
-        with open_socket(self._fd) as sock, contextlib.suppress(OSError):  # the peer has closed first
+        with socket.socket(fileno=os.dup(self._fd)) as sock, contextlib.suppress(OSError):  # the peer has closed first
             sock.shutdown(socket.SHUT_WR)
 
 

@@ -7,7 +7,9 @@ import os
 import resource
 import socket
 import struct
+import sys
 import termios
+from typing import Any
 
 from viamillipede.config import CONNECT_US, KIB, S_US, USER_TIMEOUT_US, Address
 from viamillipede.errors import NoContact
@@ -52,6 +54,8 @@ def listen(bind: str | None, port: int) -> list[socket.socket]:
         return [_nonblocking(_server((bind, port), found[0][0]))]
     except OSError as error:
         raise NoContact(f"cannot listen on {bind or 'port'} {port}: {why(error)}") from error
+    except UnicodeError as error:
+        raise NoContact(f"cannot listen on {bind}: this cannot be a host's name") from error
 
 
 def _server(address: tuple[str, int], family: int, dual: bool = False) -> socket.socket:
@@ -70,26 +74,30 @@ async def dial(address: Address, source: str | None) -> socket.socket:
         found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise DialError(f"cannot resolve: {why(error)}", refused=False) from error
+    except UnicodeError as error:
+        raise DialError("cannot resolve: this cannot be a host's name", refused=False) from error
     reason, refused = "no address", False
     for family, kind, protocol, _, target in found:
-        sock = socket.socket(family, kind, protocol)
         try:
-            sock.setblocking(False)
-            if source is not None:
-                sock.bind((source, 0))
-            async with asyncio.timeout(CONNECT_US / S_US):
-                await loop.sock_connect(sock, target)
+            return await _connect(socket.socket(family, kind, protocol), target, source)
         except TimeoutError:
             reason = "no answer"
         except OSError as error:
             reason, refused = why(error), refused or isinstance(error, ConnectionRefusedError)
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-        sock.close()
     raise DialError(reason, refused)
+
+
+async def _connect(sock: socket.socket, target: Any, source: str | None) -> socket.socket:
+    try:
+        sock.setblocking(False)
+        if source is not None:
+            sock.bind((source, 0))
+        async with asyncio.timeout(CONNECT_US / S_US):
+            await asyncio.get_running_loop().sock_connect(sock, target)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def prepare_tx(sock: socket.socket) -> None:
@@ -109,7 +117,7 @@ def prepare_rx(sock: socket.socket) -> None:
 
 def unacked_bytes(sock: socket.socket) -> int:
     """Bytes in the socket that the other host has not acknowledged yet."""
-    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), "little")
+    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 def rtt_us(sock: socket.socket) -> int:

@@ -25,6 +25,7 @@ from viamillipede.errors import Exit, Failure, FrameError, NoContact, PeerLost, 
 from viamillipede.protocol.chaos import Chaos
 from viamillipede.protocol.tx_session import TxSession
 from viamillipede.protocol.wire import Kind, Verdict, encode_control, encode_reason
+from viamillipede.units import format_bytes
 
 RECEIVE_BYTES = 64 * KIB
 SAMPLE_EVERY_TICKS = 5
@@ -48,6 +49,7 @@ class Transmitter(Program):
         self._input_waits = False  # for its next bytes
         self._pump_scheduled = False
         self._ticks = 0
+        self._window_told = 0
         self.meter = report.Meter()
 
     def start(self) -> None:
@@ -122,6 +124,9 @@ class Transmitter(Program):
         """See Program."""
         self._ticks += 1
         self.meter.sample(self.session.window.written, now)
+        if self._window_told != self.session.window.limit_bytes:
+            self._window_told = self.session.window.limit_bytes
+            self.log.say(EVENT, f"the window in use is {format_bytes(self._window_told)}")
         if self._ticks % SAMPLE_EVERY_TICKS == 0:
             for leg in list(self.session.legs):
                 sock = self.connections[leg].sock

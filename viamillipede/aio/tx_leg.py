@@ -80,6 +80,8 @@ class TxConnection:
             if reason:
                 raise DialError(reason, refused=False)
         except DialError as error:
+            if program.outcome.done():
+                return  # the receiver has left, as it should
             session.on_attempt_failed(rank, str(error), error.refused, now_us(), random.random())
             program.log.say(LEG, f"{self!r}: {error}")
             return
@@ -229,14 +231,15 @@ class TxConnection:
         if fault == "corrupt":
             self._corrupt()
             return True
-        if fault == "truncate":
-            half = self._buffers[-1]
-            try:
+        try:
+            if fault == "truncate":
+                half = self._buffers[-1]
                 sock.sendmsg([*self._buffers[:-1], half[: len(half) // 2]])
-            except OSError as error:
-                self._program.log.say(LEG, f"{self!r}: {why(error)}")
-        sock.shutdown(socket.SHUT_WR)  # the next send fails, as it does on a leg that broke
-        return True
+            sock.shutdown(socket.SHUT_WR)
+        except OSError as error:  # it broke by itself at the same moment, or takes no more
+            self._program.log.say(LEG, f"{self!r}: {why(error)}")
+        self.drop(f"{fault} by chaos", closed_by_peer=False, reset=False)
+        return False
 
     def _corrupt(self) -> None:
         """One byte of what is sent now is wrong; the frame itself stays as it is."""

@@ -116,7 +116,10 @@ class TxSession:
 
     def on_answer(self, leg: int, rank: int, answer: Answer, now_us: int) -> str:
         """rx has answered: "" if the leg is up, else why not; SessionRefused or PeerLost if that is final."""
-        if answer.verdict is Verdict.UNKNOWN:
+        anew = answer.verdict is Verdict.ACCEPTED and self.presence.contacted and answer.receiver != self._receiver
+        if answer.verdict is Verdict.UNKNOWN or anew:
+            if self.presence.legs_up:
+                return self.on_refused_for_good(rank, "another receiver than ours answers")
             raise PeerLost("the receiver was started anew and does not know this stream")
         if answer.verdict in (Verdict.VERSION, Verdict.CHECKPHRASE):
             return self.on_refused_for_good(rank, _REFUSALS[answer.verdict])
@@ -127,8 +130,6 @@ class TxSession:
             self.checksum = bool(answer.features & FEATURE_CHECKSUM)
             window_bytes = min(self._config.window_bytes, answer.window_bytes)
             self.window = SendWindow(window_bytes, self.window.frame_bytes, self.checksum)
-        elif answer.receiver != self._receiver:
-            raise PeerLost("another receiver answers at this address; ours is gone")
         self.presence.on_leg_up()
         self.book.on_accepted(rank)
         self._refused.pop(rank, None)

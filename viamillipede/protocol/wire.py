@@ -87,6 +87,10 @@ class Waiting(IntEnum):
     OUTPUT = 1
 
 
+class ImpossibleGreeting(FrameError):
+    """Undamaged, of our version, and yet with values that this version does not know."""
+
+
 @dataclass(frozen=True, slots=True)
 class Greeting:
     """The first bytes of a leg, from tx. `receiver` is zero until a receiver has answered once."""
@@ -191,13 +195,13 @@ def _check_hash_untrusted(data: bytes | bytearray | memoryview, fields_bytes: in
 
 
 def decode_greeting_untrusted(data: bytes | bytearray) -> Greeting:
-    """GREETING_BYTES bytes of this VERSION. FrameError if they cannot be a greeting."""
+    """GREETING_BYTES bytes of this VERSION. FrameError or ImpossibleGreeting if they cannot be one."""
     if check_prefix_untrusted(data) != VERSION:
         raise FrameError("another version's greeting")
     _check_hash_untrusted(data, _GREETING.size, "greeting")
     _, _, _, features, session, receiver, leg, checkphrase, window, frame, _ = _GREETING.unpack_from(data)
     if features & ~FEATURES_KNOWN or not any(session) or not 1 <= frame <= FRAME_BYTES_MAX or window < frame:
-        raise FrameError("a greeting with values that cannot be")
+        raise ImpossibleGreeting("a greeting with values that cannot be")
     return Greeting(session, leg, receiver, checkphrase, features, window, frame)
 
 

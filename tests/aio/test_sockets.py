@@ -1,0 +1,332 @@
+"""Listening, dialling, and what a leg's socket is asked and told, over loopback."""
+
+import asyncio
+import contextlib
+import resource
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.aio.drive import until
+from viamillipede.aio import sockets
+from viamillipede.aio.sockets import (
+    NOTSENT_BYTES,
+    DialError,
+    close_with_reset,
+    dial,
+    listen,
+    prepare_rx,
+    prepare_tx,
+    raise_descriptor_limit,
+    rtt_us,
+    unacked_bytes,
+    why,
+)
+from viamillipede.config import USER_TIMEOUT_US, Address
+from viamillipede.errors import NoContact
+
+V4, V6 = "127.0.0.1", "::1"
+UNREACHED = "192.0.2.1"  # TEST-NET-1: nobody has it
+
+
+def has_ipv6() -> bool:
+    """Whether this host has an IPv6 loopback address."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as sock:
+        sock.bind((V6, 0))
+        return True
+    return False
+
+
+ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this host")
+
+
+@contextlib.contextmanager
+def listening(bind: str | None, port: int = 0) -> Iterator[int]:
+    """The port that `listen` got."""
+    listeners = listen(bind, port)
+    try:
+        assert listeners and not any(listener.getblocking() for listener in listeners)
+        yield listeners[0].getsockname()[1]
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+def answers(host: str, port: int) -> bool:
+    """Whether a connection comes about."""
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def nobody(host: str = V4) -> Iterator[int]:
+    """A port that refuses, and that nobody else can get meanwhile."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
+        sock.bind((host, 0))
+        yield sock.getsockname()[1]
+
+
+# Listening --------------------------------------------------------------------------------------------------
+
+
+@ipv6
+def test_both_families_are_listened_on() -> None:
+    with listening(None) as port:
+        assert answers(V4, port) and answers(V6, port)
+
+
+@pytest.mark.parametrize("lack", ["not known", "disabled"])
+def test_without_ipv6_the_other_is_enough(monkeypatch: pytest.MonkeyPatch, lack: str) -> None:
+    real = socket.create_server
+
+    def without_ipv6(*arguments: Any, **words: Any) -> socket.socket:
+        if words["family"] == socket.AF_INET6:
+            raise OSError(97, "Address family not supported by protocol")
+        return real(*arguments, **words)
+
+    if lack == "not known":
+        monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
+    else:
+        monkeypatch.setattr(socket, "create_server", without_ipv6)
+    with listening(None) as port:
+        assert answers(V4, port)
+        assert not answers(V6, port) if has_ipv6() else True
+
+
+def test_a_named_address_is_the_only_one() -> None:
+    with listening(V4) as port:
+        assert answers(V4, port)
+        assert not answers("127.0.0.2", port)
+
+
+@ipv6
+def test_a_named_ipv6_address_is_the_only_one() -> None:
+    with listening(V6) as port:
+        assert answers(V6, port) and not answers(V4, port)
+
+
+@pytest.mark.parametrize("bind", [None, V4])
+def test_a_port_in_use_is_said_so(bind: str | None) -> None:
+    with listening(bind) as port, pytest.raises(NoContact) as caught:
+        listen(bind, port)
+    assert str(caught.value) == f"cannot listen on {bind or 'port'} {port}: Address already in use"
+
+
+def test_a_port_can_be_used_again_at_once() -> None:
+    with listening(V4) as port:
+        with socket.create_connection((V4, port)):
+            pass
+    with listening(V4, port):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("bind", "reason"),
+    [(UNREACHED, "Cannot assign requested address"), ("no.such.host.invalid", ""), ("a..b", ""), ("a" * 70, "")],
+)
+def test_an_address_that_cannot_be_bound_is_said_so(bind: str, reason: str) -> None:
+    with pytest.raises(NoContact, match=f"cannot listen on {bind}.*: .*{reason}"):
+        listen(bind, 0)
+
+
+# Dialling ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", [V4, pytest.param(V6, marks=ipv6), "localhost"])
+async def test_a_connection_comes_about(host: str) -> None:
+    with listening(None) as port:
+        with await dial(Address(host, port), None) as sock:
+            assert sock.getpeername()[1] == port and not sock.getblocking()
+
+
+async def test_the_source_address_is_ours_to_choose() -> None:
+    with listening(V4) as port:
+        with await dial(Address(V4, port), "127.0.0.3") as sock:
+            assert sock.getsockname()[0] == "127.0.0.3"
+
+
+async def test_a_refusal_is_told_apart() -> None:
+    with nobody() as port, pytest.raises(DialError, match="^Connection refused$") as caught:
+        await dial(Address(V4, port), None)
+    assert caught.value.refused
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "a..b", "a" * 70])
+async def test_a_name_that_does_not_resolve_is_no_refusal(host: str) -> None:
+    with pytest.raises(DialError, match=r"^cannot resolve: ") as caught:
+        await dial(Address(host, 1), None)
+    assert not caught.value.refused
+
+
+async def test_a_source_address_that_is_not_ours_is_no_refusal() -> None:
+    with listening(V4) as port, pytest.raises(DialError, match="Cannot assign requested address") as caught:
+        await dial(Address(V4, port), UNREACHED)
+    assert not caught.value.refused
+
+
+async def test_an_address_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "CONNECT_US", 20_000)
+    with socket.socket() as full:
+        full.bind((V4, 0))
+        full.listen(0)
+        with socket.create_connection(full.getsockname()):  # the queue of those who wait has room for one
+            with pytest.raises(DialError, match="^no answer$") as caught:
+                await dial(Address(V4, full.getsockname()[1]), None)
+    assert not caught.value.refused
+
+
+class OneLoop:
+    """The running loop, but for how names are resolved: uvloop's own cannot be changed."""
+
+    def __init__(self, found: list[Any]) -> None:
+        self._loop, self._found = asyncio.get_running_loop(), found
+
+    async def getaddrinfo(self, *_: object, **__: object) -> list[Any]:
+        """The made-up addresses."""
+        return self._found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+
+def found(*targets: tuple[Any, ...]) -> Any:
+    """What a resolver would find."""
+    return [(socket.AF_INET6 if len(t) == 4 else socket.AF_INET, socket.SOCK_STREAM, 6, "", t) for t in targets]
+
+
+async def test_the_next_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    with nobody() as closed, listening(V4) as port:
+        loop = OneLoop(found((V4, closed), (V4, port)))
+        monkeypatch.setattr(sockets.asyncio, "get_running_loop", lambda: loop)
+        with await dial(Address("name", port), None) as sock:
+            assert sock.getpeername() == (V4, port)
+
+
+def fail_sockets(monkeypatch: pytest.MonkeyPatch, family: int, error: OSError) -> None:
+    """No socket of this family can be made."""
+
+    class Failing(socket.socket):
+        def __init__(self, wanted: int = -1, *rest: Any, **words: Any) -> None:
+            if wanted == family:
+                raise error
+            super().__init__(wanted, *rest, **words)
+
+    monkeypatch.setattr(sockets.socket, "socket", Failing)
+
+
+async def test_a_family_that_the_kernel_does_not_have_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening(V4) as port, monkeypatch.context() as patched:
+        loop = OneLoop(found((V6, port, 0, 0), (V4, port)))
+        patched.setattr(sockets.asyncio, "get_running_loop", lambda: loop)
+        fail_sockets(patched, socket.AF_INET6, OSError(97, "Address family not supported by protocol"))
+        with await dial(Address("name", port), None) as sock:
+            assert sock.getpeername() == (V4, port)
+
+
+async def test_no_descriptor_left_is_an_attempt_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched, pytest.raises(DialError, match="^Too many open files$") as caught:
+        fail_sockets(patched, socket.AF_INET, OSError(24, "Too many open files"))
+        await dial(Address(V4, 1), None)
+    assert not caught.value.refused
+
+
+async def test_who_is_cancelled_while_dialling_leaves_no_socket() -> None:
+    with socket.socket() as full:
+        full.bind((V4, 0))
+        full.listen(0)
+        with socket.create_connection(full.getsockname()):
+            task = asyncio.create_task(dial(Address(V4, full.getsockname()[1]), None))
+            await asyncio.sleep(0.02)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+
+# A leg's socket ---------------------------------------------------------------------------------------------
+
+
+def test_options_of_a_leg(pair: Any) -> None:
+    for sock, prepare in zip(pair, (prepare_tx, prepare_rx), strict=True):
+        prepare(sock)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        assert pair[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == NOTSENT_BYTES
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        assert pair[1].getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == USER_TIMEOUT_US // 1000
+        assert pair[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0  # a reader that pauses may
+    assert pair[1].getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+async def test_what_the_other_host_has_not_acknowledged_is_counted(pair: Any) -> None:
+    assert unacked_bytes(pair[0]) == 0
+    sent = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sent += pair[0].send(bytes(1 << 16))
+    await until(lambda: unacked_bytes(pair[0]) < sent)  # some of it is in the other end's buffer
+    assert 0 < unacked_bytes(pair[0])
+    received = 0
+    while received < sent:
+        received += len(await asyncio.get_running_loop().sock_recv(pair[1], 1 << 20))
+    await until(lambda: unacked_bytes(pair[0]) == 0)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="the kernel does not tell")
+async def test_the_round_trip_over_loopback_is_short_but_known(pair: Any) -> None:
+    pair[0].send(b"x")
+    await until(lambda: unacked_bytes(pair[0]) == 0)
+    assert 0 < rtt_us(pair[0]) < 1_000_000
+
+
+def test_a_kernel_that_tells_less_is_no_error(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Short:
+        def getsockopt(self, *_: int) -> bytes:
+            return bytes(71)
+
+    assert rtt_us(Short()) == 0  # type: ignore[arg-type]
+    monkeypatch.delattr(socket, "TCP_INFO", raising=False)
+    assert rtt_us(pair[0]) == 0
+
+
+async def test_a_reset_reaches_the_peer_and_throws_away_the_rest(pair: Any) -> None:
+    loop = asyncio.get_running_loop()
+    pair[0].send(b"thrown away")
+    close_with_reset(pair[0])
+    assert pair[0].fileno() == -1
+    with pytest.raises(ConnectionResetError):
+        while await loop.sock_recv(pair[1], 100):  # never an orderly end
+            pass
+        pytest.fail("closed, not reset")
+    close_with_reset(pair[0])  # closed already
+
+
+def test_an_error_has_words() -> None:
+    assert why(OSError(2, "No such file or directory")) == "No such file or directory"
+    assert why(OSError("made up")) == "made up"
+    assert why(TimeoutError()) == "TimeoutError"
+
+
+def test_the_descriptor_limit_is_raised_to_what_is_allowed() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lower = max(256, soft // 2)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lower, hard))
+    try:
+        raise_descriptor_limit()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+        raise_descriptor_limit()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_system_that_does_not_grant_its_own_limit_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("current limit exceeds maximum limit")
+
+    monkeypatch.setattr(sockets.resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
+    monkeypatch.setattr(sockets.resource, "setrlimit", refuse)
+    raise_descriptor_limit()
