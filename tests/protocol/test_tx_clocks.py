@@ -105,3 +105,18 @@ def test_a_tick_that_is_a_little_late_is_no_sleep() -> None:
     for now_us in range(0, LEG_SILENT_US, S_US):
         assert sender.tx.on_timer(now_us) == []
     assert [why for _, why in sender.tx.on_timer(LEG_SILENT_US)] == ["silent", "silent"]
+
+
+def test_a_leg_that_never_takes_its_first_bytes_is_stuck_although_it_carries_nothing() -> None:
+    sender = two_legs(carrying=True)
+    sender.ack(0, 1, 0, 0)
+    sender.input(bytes(KIB))
+    assert (assignment := sender.tx.next_assignment(0)) is not None and assignment[0] == 0  # and stays busy
+    sender.tx.on_leg_lost(1, False, 0)
+    sender.up(1)
+    sender.input(bytes(KIB), 1)
+    assert [leg for leg, _ in sender.sent(1 + S_US)] == [1]
+    sender.ack(1, 3, 0, S_US)  # another leg brought it
+    heard = {0: Waiting.FRAME, 1: Waiting.FRAME}
+    found = watch(sender, S_US, S_US + 2 * LEG_STUCK_US, heard)
+    assert [(leg, why) for _, leg, why in found] == [(0, "stuck")]

@@ -118,7 +118,7 @@ class TxSession:
         """rx has answered: "" if the leg is up, else why not; SessionRefused or PeerLost if that is final."""
         anew = answer.verdict is Verdict.ACCEPTED and self.presence.contacted and answer.receiver != self._receiver
         if answer.verdict is Verdict.UNKNOWN or anew:
-            if self.presence.legs_up:
+            if self.presence.legs_up or not self.book.states[rank].worked:
                 return self.on_refused_for_good(rank, "another receiver than ours answers")
             raise PeerLost("the receiver was started anew and does not know this stream")
         if answer.verdict in (Verdict.VERSION, Verdict.CHECKPHRASE):
