@@ -15,7 +15,7 @@ import pytest
 import xxhash
 
 from viamillipede import config
-from viamillipede.aio import rx_leg, sockets, tx
+from viamillipede.aio import rx_leg, tx
 from viamillipede.errors import FrameError
 from viamillipede.protocol import tx_session, wire
 from viamillipede.protocol.wire import Ack, Answer, Greeting, Kind, Verdict, Waiting
@@ -214,7 +214,7 @@ def test_features_and_waiting() -> None:
 
 def constants() -> dict[str, int]:
     """Every number that the page may name, by its name in the program."""
-    modules = (wire, tx_session, sockets, rx_leg, tx, config)
+    modules = (wire, tx_session, rx_leg, tx, config)
     return {
         name: value
         for module in modules

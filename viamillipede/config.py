@@ -34,9 +34,10 @@ WINDOW_STALL_US = 5 * MS_US  # a full window that stops idle legs for this long 
 
 # Timing. ---------------------------------------------------------------------------------------
 TICK_US = 100 * MS_US  # how often both sides look at their deadlines
-HEARTBEAT_US = 500 * MS_US  # rx says on every leg that it is alive
+HEARTBEAT_US = 500 * MS_US  # rx says on every leg that it is alive, tx on every leg that has nothing to send
 LEG_SILENT_US = 3 * S_US  # tx gives up a leg on which rx has been silent for this long
 LEG_STUCK_US = 5 * S_US  # tx replaces a leg that is alive but moves nothing it was given
+RX_SILENT_US = 10 * S_US  # rx gives up a leg that should bring something and does not, not even a heartbeat
 USER_TIMEOUT_US = 10 * S_US  # rx's kernel gives up a leg whose heartbeats are not acknowledged
 GREETING_US = 10 * S_US  # a connection that has not greeted by then is closed
 CONNECT_US = 10 * S_US  # an address that has not answered by then did not answer
@@ -62,7 +63,7 @@ COPIES_MAX = 3  # legs that may carry one frame at the same time
 assert WINDOW_BYTES_MIN <= WINDOW_BYTES_START <= WINDOW_BYTES_DEFAULT <= WINDOW_BYTES_MAX
 assert FRAME_BYTES_MIN <= FRAME_BYTES_DEFAULT <= FRAME_BYTES_MAX
 assert WINDOW_BYTES_START >= 4 * FRAME_BYTES_DEFAULT, "a few frames must fit, or legs wait for acknowledgements"
-assert 4 * HEARTBEAT_US <= LEG_SILENT_US < LEG_STUCK_US < USER_TIMEOUT_US, "one late heartbeat is not a dead leg"
+assert 4 * HEARTBEAT_US <= LEG_SILENT_US < LEG_STUCK_US < RX_SILENT_US, "one late heartbeat is not a dead leg"
 assert ACK_DELAY_US + BLOCKED_US < LATE_US_MIN and FILL_US < LATE_US_MIN and ASIDE_US < LATE_US_MIN
 
 

@@ -80,6 +80,22 @@ async def take(fd: int, count: int | None = None) -> bytes:
     return bytes(taken)
 
 
+async def give(fd: int, data: bytes) -> None:
+    """Write all of it to a pipe."""
+    os.set_blocking(fd, False)
+    loop, view = asyncio.get_running_loop(), memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            room = loop.create_future()
+            loop.add_writer(fd, lambda room=room: room.done() or room.set_result(None))
+            try:
+                await room
+            finally:
+                loop.remove_writer(fd)
+
+
 def fill(write: Callable[[bytes], int]) -> int:
     """Write until nothing more is taken; how many bytes that were."""
     total = 0
@@ -279,3 +295,27 @@ async def transmitting(
             yield program, task
         finally:
             await _finish(program, task)
+
+
+async def transfer(content: bytes, rx_words: dict[str, Any], **words: Any) -> tuple[bytes, Receiver, Transmitter]:
+    """Both programs in one loop, from a pipe to a pipe: what came out, and the programs after their end."""
+    source, target = Pipe(*os.pipe()), Pipe(*os.pipe())
+
+    async def give_all() -> None:
+        await give(source.write_fd, content)
+        source.close_write()
+
+    try:
+        async with (
+            receiving(target.write_fd, **rx_words) as (receiver, rx_task, port),
+            transmitting(source.read_fd, port, **words) as (transmitter, tx_task),
+            asyncio.TaskGroup() as group,
+        ):
+            group.create_task(give_all())
+            output = group.create_task(take(target.read_fd))
+            for task in (tx_task, rx_task):
+                await task
+        return output.result(), receiver, transmitter
+    finally:
+        source.close()
+        target.close()

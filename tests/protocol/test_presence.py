@@ -45,12 +45,13 @@ INPUTS: dict[str, Callable[[Presence], None]] = {
     "refused": lambda p: p.on_refused(),
 }
 # (state, input) -> legs up, contacted, when the wait ends, what it means; "bug": the call is a bug of ours
-WAITING = (0, False, START_US + WAIT_US, Absence.NO_CONTACT)
-GONE_BEFORE = (0, True, START_US + 50 + REGROUP_US, Absence.DEAD)
-SILENT_BEFORE = (0, True, START_US + 50 + OUTAGE_US, Absence.OUTAGE)
-GONE_NOW = (0, True, EVENT_US + REGROUP_US, Absence.DEAD)
-SILENT_NOW = (0, True, EVENT_US + OUTAGE_US, Absence.OUTAGE)
-TABLE = {
+Row = tuple[int, bool, int | None, Absence | None]
+WAITING: Row = (0, False, START_US + WAIT_US, Absence.NO_CONTACT)
+GONE_BEFORE: Row = (0, True, START_US + 50 + REGROUP_US, Absence.DEAD)
+SILENT_BEFORE: Row = (0, True, START_US + 50 + OUTAGE_US, Absence.OUTAGE)
+GONE_NOW: Row = (0, True, EVENT_US + REGROUP_US, Absence.DEAD)
+SILENT_NOW: Row = (0, True, EVENT_US + OUTAGE_US, Absence.OUTAGE)
+TABLE: dict[tuple[str, str], Row | str] = {
     ("waiting", "leg up"): (1, True, None, None),
     ("waiting", "closed"): "bug",
     ("waiting", "lost"): "bug",

@@ -56,17 +56,16 @@ def test_each_verdict_in_each_state(verdict: Verdict, state: str) -> None:
     if state == "alone":
         sender.tx.on_leg_lost(0, True, 0)
     answer = Answer(verdict, 0, RECEIVER, MIB)
-    if verdict is Verdict.UNKNOWN and state != "together":
+    if verdict is Verdict.UNKNOWN and state == "alone":  # final where ours used to answer
         with pytest.raises(PeerLost, match="started anew"):
-            sender.tx.on_answer(1, 1, answer, 0)
-        return
+            sender.tx.on_answer(1, 0, answer, 0)
     reason = sender.tx.on_answer(1, 1, answer, 0)
     assert (reason == "") == (verdict is Verdict.ACCEPTED)
     assert (1 in sender.tx.legs) == (verdict is Verdict.ACCEPTED)
-    if verdict in REFUSED and state == "waiting":  # final only when every address says so
-        with pytest.raises(SessionRefused, match=r"a:1: the receiver"):
+    if verdict in [*REFUSED, Verdict.UNKNOWN] and state == "waiting":  # final only when every address says so
+        with pytest.raises(SessionRefused, match=r"^a:1: .*receiver"):
             sender.tx.on_answer(0, 0, answer, 0)
-    elif verdict is not Verdict.ACCEPTED:
+    elif verdict is not Verdict.ACCEPTED and (state, verdict) != ("alone", Verdict.UNKNOWN):
         assert sender.tx.on_answer(2, 0, answer, 0) == reason
     sender.tx.check()
 
@@ -92,14 +91,15 @@ def test_the_first_answer_settles_window_and_checksum() -> None:
 @pytest.mark.parametrize("alone", [False, True])
 def test_another_receiver_is_no_leg_and_the_end_when_ours_is_gone(alone: bool) -> None:
     sender = Sender()
-    sender.up(0)
+    sender.up(0, rank=0)
     stranger = Answer(Verdict.ACCEPTED, 0, b"stranger", MIB)
     if alone:
         sender.tx.on_leg_lost(0, True, 0)
         with pytest.raises(PeerLost, match="started anew"):
-            sender.tx.on_answer(1, 1, stranger, 0)
+            sender.tx.on_answer(1, 0, stranger, 0)
     else:
-        assert "another receiver" in sender.tx.on_answer(1, 1, stranger, 0)
+        assert "another receiver" in sender.tx.on_answer(1, 0, stranger, 0)
+    assert "another receiver" in sender.tx.on_answer(1, 1, stranger, 0)  # ours never answered there
     assert 1 not in sender.tx.legs
 
 
@@ -277,7 +277,7 @@ def test_nothing_is_hedged_while_rx_waits_for_its_output_and_the_clock_starts_af
 
 
 def test_no_hedge_without_another_idle_leg() -> None:
-    assert busy_sender(1).sent(LATE_US_MIN) == []
+    assert busy_sender(1).sent(LATE_US) == []
 
 
 # What rx says -------------------------------------------------------------------------------------------
@@ -304,7 +304,8 @@ def test_the_window_does_not_grow_when_every_leg_is_busy() -> None:
     sender.up(0)
     while sender.tx.window.room_bytes():
         sender.input(bytes(MIB))
-        assert (assignment := sender.tx.next_assignment(0)) is not None
+        assignment = sender.tx.next_assignment(0)
+        assert assignment is not None
         if sender.tx.window.room_bytes():
             sender.tx.on_idle(assignment[0])
     before = sender.tx.window.limit_bytes

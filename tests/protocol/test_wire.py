@@ -3,7 +3,6 @@
 import random
 import struct
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -129,9 +128,7 @@ def raw_greeting(
 ) -> bytes:
     """A greeting with a right hash, whatever it says."""
     return signed(
-        struct.pack(
-            "!4sBBH16s8sI4sQQQ", magic, version, 0, features, session, bytes(8), 0, bytes(4), window, frame, 0
-        )
+        struct.pack("!4sBBH16s8sI4sQQQ", magic, version, 0, features, session, bytes(8), 0, bytes(4), window, frame, 0)
     )
 
 
@@ -328,20 +325,14 @@ def test_a_damaged_payload_is_refused(whole: bool) -> None:
 
 
 @given(st.randoms(use_true_random=False))
-def test_random_and_mutated_bytes_raise_nothing_but_frame_error(chance: random.Random) -> None:
-    good = b"".join(encode_control(*each) for each in conversation())
-    decoder, data = ControlDecoder(), bytearray(good)
+def test_mutated_bytes_raise_nothing_but_frame_error(chance: random.Random) -> None:
+    data = b"".join(encode_control(*each) for each in conversation())
     for _ in range(chance.randrange(1, 4)):
         at = chance.randrange(len(data))
-        mutations: list[Callable[[], object]] = [
-            lambda at=at: data.__setitem__(at, chance.randrange(256)),  # type: ignore[misc]
-            lambda at=at: data.__delitem__(slice(at, at + chance.randrange(1, 50))),  # type: ignore[misc]
-            lambda at=at: data.__setitem__(slice(at, at), chance.randbytes(chance.randrange(1, 50))),  # type: ignore[misc]
-        ]
-        chance.choice(mutations)()
-        data = data or bytearray(1)
+        new = chance.randbytes(chance.randrange(50))  # in the place of none, as many, or more
+        data = data[:at] + new + data[at + chance.choice([0, len(new), 50]) :] or b"?"
     try:
-        found = decoder.feed_untrusted(bytes(data))
+        found = ControlDecoder().feed_untrusted(data)
     except FrameError:
         return
     for header, payload in found:

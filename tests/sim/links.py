@@ -32,7 +32,7 @@ class Stream:
         self._unsent, self._here = bytearray(), bytearray()
         self._in_flight = 0
         self._link_busy = False
-        self._sent = 0  # bytes that left the sender, ever
+        self.sent_bytes = 0  # bytes that left the sender, ever
         self.fault_at: int | None = None  # the byte before which `on_fault` is called
         self.on_fault: Callable[[], None] = lambda: None
         self.on_readable: Callable[[], None] = lambda: None
@@ -73,7 +73,7 @@ class Stream:
         if not self._unsent:
             self._end()
         else:
-            self.fault_at, self.on_fault = self._sent + len(self._unsent), self._end
+            self.fault_at, self.on_fault = self.sent_bytes + len(self._unsent), self._end
 
     def end_here(self) -> None:
         """What is in flight arrives, the rest is lost, then comes the end."""
@@ -106,7 +106,7 @@ class Stream:
     def _transmit(self) -> None:
         if self._link_busy or self.hole or self.cut:
             return
-        if self.fault_at is not None and self._sent >= self.fault_at:
+        if self.fault_at is not None and self.sent_bytes >= self.fault_at:
             self.fault_at = None
             self.on_fault()
             if self.hole or self.cut:
@@ -115,12 +115,13 @@ class Stream:
         if count <= 0:
             return
         largest = self._piece_bytes if self._rng.random() < 0.9 else 60
+        largest = min(largest, max(self.rate // 5, 100))  # a slow link is busy with one packet, not with a buffer
         count = min(count, self._rng.randint(1 + largest // 2, largest))
         if self.fault_at is not None:
-            count = min(count, self.fault_at - self._sent)
+            count = min(count, self.fault_at - self.sent_bytes)
         data = bytes(self._unsent[:count])
         del self._unsent[:count]
-        self._sent += count
+        self.sent_bytes += count
         self._in_flight += count
         self._link_busy = True
         self.moved_us = self._clock.now_us

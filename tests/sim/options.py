@@ -1,7 +1,7 @@
 """What a seed draws: links, windows, reader, source and faults of one simulated world."""
 
 import random
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from viamillipede.config import KIB, MIB, MS_US, S_US
 
@@ -64,7 +64,7 @@ class Options:
     fault_chance: float  # that a connection meets a fault
     fault_bytes: int  # mean position of the fault in the connection
     refuse_chance: float  # that an attempt to connect fails while faults last
-    comes_back: float  # chance that a stalled leg comes back by itself
+    comes_back: float  # chance that a stalled or slow leg recovers by itself; else slow ones never do
     faults_end_us: int
     dead_share: float  # of the legs when faults end, besides those that are dead already
     check_every: int
@@ -84,7 +84,9 @@ def draw(seed: int) -> Options:
     window = max(64 * KIB, frame * rng.choice((1, 4, 4, 6, 8, 16, 50))) + rng.choice((0, 0, rng.randrange(64 * KIB)))
     total = _draw_total(rng, min(frame, window // 4))
     count = rng.choices((1, 2, 3, 4, rng.randint(5, 8), rng.randint(9, 12), rng.randint(40, 48)), (2, 3, 3, 3, 3, 2, 0.3))[0]
-    checksum = rng.random() < 0.35
+    kinds = tuple(rng.sample(FAULT_KINDS, rng.choice((1, 1, 2, 3, len(FAULT_KINDS)))))
+    checksum = rng.random() < (0.8 if kinds == ("corrupt",) else 0.35)
+    lingering = kinds in (("stall",), ("trickle",)) and rng.random() < 0.5  # long enough for a bad leg to be noticed
     return Options(
         seed=seed,
         total_bytes=total,
@@ -94,14 +96,14 @@ def draw(seed: int) -> Options:
         frames_max=rng.choice((16384, 16384, 16384, 32, 8)),
         frame_bytes=frame,
         tx_checksum=checksum,
-        rx_checksum=checksum and rng.random() < 0.5,
+        rx_checksum=checksum == (rng.random() < 0.8),  # either side's wish is enough
         direct=rng.random() < 0.75,
         addresses=rng.choice((1, 1, 2, 3)),
         reader=_draw_reader(rng, total),
-        source=_draw_source(rng, total),
+        source=Source(max(total // 300, 1), 200 * MS_US, 0, 0) if lingering else _draw_source(rng, total),
         piece_bytes=rng.choice((64, 1460, 8 * KIB, 32 * KIB, 64 * KIB)) if total <= 64 * KIB else rng.choice((8 * KIB, 64 * KIB)),
         calm=calm,
-        fault_kinds=tuple(rng.sample(FAULT_KINDS, rng.choice((1, 1, 2, 3, len(FAULT_KINDS))))),
+        fault_kinds=kinds,
         fault_chance=0 if calm else rng.choice((0.3, 0.7, 0.95)),
         fault_bytes=rng.choice((100, 2 * KIB, 16 * KIB, max(total // 4, 1))),
         refuse_chance=0 if calm else rng.choice((0, 0.1, 0.5)),
@@ -158,4 +160,6 @@ def _draw_links(rng: random.Random, calm: bool, count: int, total: int, frame: i
 
     first = link()
     alike = calm or rng.random() < 0.2
-    return tuple(first if alike or not i else link() for i in range(count))
+    if not calm:
+        return tuple(first if alike or not i else link() for i in range(count))
+    return tuple(replace(first, back_delay_us=int(first.back_delay_us * rng.uniform(0.2, 1))) for _ in range(count))

@@ -44,6 +44,11 @@ class Pipe:
         self._arm()
         return count
 
+    def read_meanwhile(self) -> None:
+        """The reader takes something while rx is at work, which is told of it later."""
+        if self._held:
+            self._held -= self._world.rng.randint(1, self._held)
+
     def _arm(self) -> None:
         if self._reading or not self._held:
             return
@@ -61,7 +66,7 @@ class Pipe:
 
     def _take(self, count: int) -> None:
         self._reading = False
-        self._held -= count
+        self._held -= min(count, self._held)
         self._arm()
         self._world.rx.on_pipe_room()
 
@@ -81,7 +86,8 @@ class RxSide:
     """Drives an RxSession in virtual time."""
 
     def __init__(self, world: "World") -> None:
-        self.world, options = world, world.options
+        self.world, self.options = world, world.options
+        options = world.options
         config = RxConfig(
             checksum=options.rx_checksum, window_bytes=options.rx_window, port=1,
             outage_us=FOREVER_US, regroup_us=FOREVER_US,
@@ -171,6 +177,8 @@ class RxSide:
                     self.world.count("cut in mid-frame" if leg.copy else "cut in mid-header" if leg.got else "cut between")
                     self._lose(mine, "closed by tx", True)
                 return
+            if self.world.rng.random() < 0.05:
+                self.pipe.read_meanwhile()
             if isinstance(what, int):
                 if not self.pipe.room():
                     session.on_output_blocked(self.world.now_us)
@@ -251,7 +259,7 @@ class RxSide:
         while (leg := session.take_runnable()) is not None:
             self._run(self.connections[leg.key])
             self._drain()
-        if session.reassembly.complete() and not session.done and self.pipe.drained():
+        if session.reassembly.complete() and not session.done and (self.pipe.drained() or self.options.seed % 2):
             session.on_done()
         for _ in range(3):
             item = session.next_ack(now_us)
@@ -263,10 +271,19 @@ class RxSide:
         for mine in list(self.connections.values()):
             if mine.leg is not None and mine.leg.outbox or mine.backlog:
                 self._flush(mine)
+        self._check_waiting()
         deadline_us = session.deadline_us()
         if deadline_us is not None and deadline_us != self._timer_us:
             self._timer_us = deadline_us
             self.world.after(max(0, deadline_us - now_us), self._on_deadline)
+
+    def _check_waiting(self) -> None:
+        """Whoever waits has a reason to: nobody was forgotten."""
+        for mine in self.connections.values():
+            if not mine.polled and mine not in self._blocked and mine.leg is not None and mine.leg.copy is not None:
+                plan, count = self.session.reassembly.plan(mine.leg.copy)
+                partly = plan is Plan.DISCARD and count < mine.leg.copy.left()  # another leg brings the same frame
+                assert plan is Plan.WAIT or partly, f"leg {mine.leg.number} waits, but could {plan.value}"
 
     def _on_deadline(self) -> None:
         self._timer_us = -1

@@ -123,6 +123,7 @@ class TxSide:
                 else:
                     self.session.on_bytes_untrusted(mine.leg, data, now_us)
             except FrameError as error:
+                self.world.count("frame errors at tx")
                 self.lose(mine, str(error), False)
                 return
             if self.connections.get(mine.leg) is not mine:
@@ -157,6 +158,8 @@ class TxSide:
                 break
             self._send(*assignment)
         fill_us = session.window.fill_deadline_us()
+        limited = session.window.next_seq - session.window.arrived_next >= self.options.frames_max
+        assert fill_us is None or fill_us > now_us or limited or not len(session.scheduler), "bytes wait beside an idle leg"
         if fill_us is not None and fill_us > now_us and fill_us != self._fill_us:
             self._fill_us = fill_us
             self.world.after(fill_us - now_us, self.pump)

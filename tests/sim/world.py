@@ -25,6 +25,14 @@ from viamillipede.protocol import reassembly, send_window
 RECOVERY_US = 60 * S_US  # to notice dead legs, to back off, to connect: each a few seconds, and some after others
 FOREVER_US = 10**12
 
+# What a swarm has to have seen: each is a case that the design must get right.
+COVERED = (
+    "a frame from two legs", "aside, then direct", "calm worlds", "corrupted and sent again", "cut between",
+    "cut in mid-frame", "cut in mid-header", "direct and stored in one stream", "discarded from the middle",
+    "discarded whole", "due frame behind one read aside", "frame errors at rx", "frame errors at tx", "hedges",
+    "reader pauses", "replaced silent", "replaced stuck", "superseded", "survivor alone", "window growth",
+)  # fmt: skip
+
 
 class World:
     """Runs one seed. `run` raises AssertionError, or whatever the core raises, if the core is wrong."""
@@ -41,6 +49,7 @@ class World:
         self._live: dict[int, Connection] = {}
         self._dead_legs: set[int] = set()
         self._dead_ranks: set[int] = set()
+        self._slow_for_ever: set[Stream] = set()
         self.survivor = self.rng.randrange(len(options.links))
         self.tx = TxSide(self)
         self.rx = RxSide(self)
@@ -111,12 +120,16 @@ class World:
         assert rx.reassembly.memory_bytes() <= self.options.rx_window, "rx holds more than its window"
         assert rx.reassembly.written == self.rx.pipe.accepted, "rx miscounts what it wrote"
         assert tx.window.written <= rx.reassembly.written, "tx believes in more than was written"
+        numbers = [leg.number for leg in rx.legs.values()]
+        assert len(numbers) == len(set(numbers)), "a leg that was superseded is kept"
         assert tx.window.arrived_next <= rx.reassembly.due_seq, "tx believes in more than arrived"
 
     def _check_end(self) -> None:
         options, tx, rx, counts = self.options, self.tx.session, self.rx.session, self.counts
         assert rx.done and self.rx.pipe.accepted == options.total_bytes, "the stream is short"
         assert rx.reassembly.total == options.total_bytes
+        if options.fault_kinds == ("corrupt",) and not self._dead_legs:
+            assert not self.tx.replaced, "a damaged frame was not asked for again: its leg had to be replaced"
         if options.calm:
             assert not tx.window.retransmitted_frames, f"{tx.window.retransmitted_frames} frames were sent twice"
             assert not tx.restarts and not self.tx.replaced, "a leg was replaced in a calm world"
@@ -154,13 +167,18 @@ class World:
         back = Stream(self, rng, link.back_rate, link.back_delay_us, 16384, 65536, 16384, piece)
         connection = Connection(leg, next(self._order), forward, back)
         self._live[connection.key] = connection
-        if not self._faults_over and self.rng.random() < self.options.fault_chance:
-            on_back = self.rng.random() < 0.25
-            victim = back if on_back else forward
-            victim.fault_at = int(self.rng.expovariate(1 / (300 if on_back else self.options.fault_bytes)))
-            victim.on_fault = partial(self._strike, connection, victim)
+        self._arm_fault(connection)
         self.rx.accept(connection)
         return connection
+
+    def _arm_fault(self, connection: Connection) -> None:
+        """Perhaps let a fault wait for this connection."""
+        if not self._faults_over and self.rng.random() < self.options.fault_chance:
+            on_back = self.rng.random() < 0.25
+            victim = connection.back if on_back else connection.forward
+            distance = self.rng.expovariate(1 / (300 if on_back else self.options.fault_bytes))
+            victim.fault_at = victim.sent_bytes + int(distance)
+            victim.on_fault = partial(self._strike, connection, victim)
 
     def close_from_tx(self, connection: Connection) -> None:
         """tx closes with a reset, as after an abort; a black hole swallows it."""
@@ -199,9 +217,13 @@ class World:
                 stream.end_here()
         elif kind == "corrupt":
             victim.corrupt_next = True
+            self._arm_fault(connection)
         elif kind == "trickle":
             rate, victim.rate = victim.rate, rng.randint(200, 4000)
-            self.after(rng.randint(1, 20) * S_US, lambda: self._restore(victim, rate))
+            if connection.leg == self.survivor or rng.random() < self.options.comes_back:
+                self.after(rng.randint(1, 20) * S_US, lambda: self._restore(victim, rate))
+            else:
+                self._slow_for_ever.add(victim)
         else:
             holes = connection.streams() if rng.random() < 0.4 else (victim,)
             for stream in holes:
@@ -237,7 +259,8 @@ class World:
             link = options.links[connection.leg]
             for stream, rate in zip(connection.streams(), (link.rate, link.back_rate), strict=True):
                 stream.corrupt_next = False
-                stream.rate = rate
+                if stream not in self._slow_for_ever:
+                    stream.rate = rate
                 stream.hole = connection.leg in self._dead_legs
                 stream.resume()
 

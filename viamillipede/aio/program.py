@@ -12,7 +12,7 @@ from typing import Any
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.log import WARNING, Log
 from viamillipede.aio.poller import open_poller
-from viamillipede.config import FAREWELL_US, S_US, TICK_US
+from viamillipede.config import FAREWELL_US, LINGER_US, S_US, TICK_US
 from viamillipede.errors import Failure, Interrupted, Terminated
 from viamillipede.protocol.presence import Presence
 from viamillipede.units import format_duration_us
@@ -88,7 +88,7 @@ class Program:
         """What went wrong in saying farewell, if that is the first thing that did."""
         farewell = asyncio.create_task(self.farewell(failure))
         hurry = asyncio.create_task(self.hurry.wait())
-        timeout_s = None if failure is None else FAREWELL_US / S_US
+        timeout_s = (LINGER_US if failure is None else 0) / S_US + FAREWELL_US / S_US
         await asyncio.wait({farewell, hurry}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         for task in (farewell, hurry):
             task.cancel()

@@ -23,6 +23,7 @@ from viamillipede.aio.sink import Sink, open_sink
 from viamillipede.aio.sockets import listen, raise_descriptor_limit, why
 from viamillipede.config import KIB, LINGER_US, MS_US, S_US, STRANGERS_MAX, RxConfig
 from viamillipede.errors import Exit, Failure, FrameError, LimitReached, LocalIOError, PeerLost, RemoteFailed
+from viamillipede.protocol.reassembly import Plan
 from viamillipede.protocol.rx_session import RxSession
 from viamillipede.protocol.wire import Kind, Verdict, encode_reason
 
@@ -133,12 +134,12 @@ class Receiver(Program):
             for _ in range(STEPS_MAX):
                 if not current.open or not current.advance(now):
                     break
-                if self.session.reassembly.output_view() is not None:
+                if current.leg.plan is Plan.STORE:
                     self._drain()
             else:
                 current.listen()  # more may be there: the loop comes back to it
-            leg = self.session.take_runnable()
-            current = None if leg is None else self.connections[leg.key]
+            runnable = self.session.take_runnable()
+            current = None if runnable is None else self.connections[runnable.key]
 
     def _drain(self) -> None:
         """Write what is in memory and due."""
@@ -178,20 +179,21 @@ class Receiver(Program):
     def after(self) -> None:
         """Whatever has happened: drive who may run, tell who must know, set the alarm."""
         session = self.session
-        while (leg := session.take_runnable()) is not None:
-            self.work(self.connections[leg.key])
+        while (runnable := session.take_runnable()) is not None:
+            self.work(self.connections[runnable.key])
         now = now_us()
-        for connection in list(self.connections.values()):
-            while connection.leg.outbox:
-                connection.tell(connection.leg.outbox.popleft())
+        while session.talkers:
+            leg = session.talkers.pop()
+            while leg.outbox and leg.key in self.connections:
+                self.connections[leg.key].tell(leg.outbox.popleft())
         ack = session.next_ack(now)
         if ack is not None:
             self.connections[ack[0].key].tell(ack[1])
         if not self._closing and session.reassembly.complete():
             self._closing = True
             self.spawn(self._finish())
-        if session.bye or ((session.done or self.leaving) and not self.connections and self.presence.contacted):
-            self._finished.set()
+        if session.bye or (self.leaving and not self.connections and self.presence.contacted):
+            self._finished.set()  # without BYE a tx that lost its legs comes back, and must hear that all is done
         self.set_alarm(session.deadline_us())
 
     def after_soon(self) -> None:
@@ -213,6 +215,8 @@ class Receiver(Program):
         """See Program."""
         self.meter.sample(self.session.reassembly.written, now)
         self.session.on_timer(now)
+        for leg in self.session.silent(now):
+            self.connections[leg.key].drop("silent", closed_by_peer=False)
         quiet, message = self.session.heartbeats(now)
         for leg in quiet:
             self.connections[leg.key].tell(message)

@@ -31,6 +31,8 @@ RECEIVE_BYTES = 64 * KIB
 SAMPLE_EVERY_TICKS = 5
 FAREWELL_LEG = THREADS_MAX  # the number of the leg that only carries the news that tx gives up
 
+BEAT, BYE = encode_control(Kind.BEAT), encode_control(Kind.BYE)
+
 
 class Transmitter(Program):
     """The tx program."""
@@ -134,6 +136,8 @@ class Transmitter(Program):
                     self.session.on_sample(leg, unacked_bytes(sock), now)
         for leg, reason in self.session.on_timer(now):
             self.connections[leg].drop(reason, closed_by_peer=False)
+        for leg in self.session.heartbeats(now):
+            self.connections[leg].say(BEAT)
         self.pump()
 
     # ---- the end --------------------------------------------------------------------------------
@@ -141,10 +145,14 @@ class Transmitter(Program):
         """See Program. After success rx is told that we know; after a failure of ours, why."""
         up = [c for c in self.connections if c.sock is not None]
         if failure is None:
+            said = 0
             for connection in up:
                 if connection.silent():
-                    connection.say(encode_control(Kind.BYE))
+                    connection.say(BYE)
+                    said += connection.sock is not None and connection.silent()
                 connection.drop("done", closed_by_peer=False, reset=False)
+            if not said:
+                await self._farewell_leg(BYE)
             return
         untold = isinstance(failure, NoContact | SessionRefused | PeerLost | RemoteFailed)
         if untold or not self.contact.is_set():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.log import FRAME, LEG, OPERATION, RESENT
 from viamillipede.aio.poller import READ, WRITE, Watch
-from viamillipede.aio.sockets import DialError, close_with_reset, dial, prepare_tx, why
+from viamillipede.aio.sockets import DialError, close_with_reset, dial, limit_unsent, prepare_tx, why
 from viamillipede.config import GREETING_US, S_US
 from viamillipede.errors import FrameError
 from viamillipede.protocol.send_window import Frame
@@ -40,6 +40,7 @@ class TxConnection:
         self.restarts = 0
         self._buffers: list[memoryview] = []  # what of the current frame, and of a last word, is still to be sent
         self._busy = False  # with a frame
+        self._frame_bytes = 0  # the size that the socket's limit suits
         self._watch: Watch
         self._stalled = False  # chaos: like a black hole
         self._lost: asyncio.Future[None] | None = None
@@ -114,7 +115,7 @@ class TxConnection:
     def _up(self, sock: socket.socket) -> None:
         program = self._program
         self.sock = sock
-        self._buffers, self._busy, self._stalled = [], False, False
+        self._buffers, self._busy, self._stalled, self._frame_bytes = [], False, False, 0
         self._lost = self._loop.create_future()
         self._watch = program.poller.watch(sock.fileno(), self._on_readable, self._on_writable)
         program.poller.want(self._watch, READ)
@@ -148,12 +149,16 @@ class TxConnection:
             log.say(RESENT, f"{self!r}: frame {frame.seq} again, copy {frame.sends}")
         elif log.verbose >= FRAME:
             log.say(FRAME, f"{self!r}: {frame!r}")
+        frame_bytes = self._program.session.frame_bytes(self.leg)
+        if frame_bytes != self._frame_bytes and self.sock is not None:
+            self._frame_bytes = frame_bytes
+            limit_unsent(self.sock, frame_bytes)
         self._busy = True
-        self._buffers = [memoryview(frame.header), payload] if payload else [memoryview(frame.header)]
+        self._buffers += [memoryview(frame.header), payload] if payload else [memoryview(frame.header)]
         self._flush()
 
     def say(self, message: bytes) -> None:
-        """A last word, behind the current frame if there is one."""
+        """A message, behind the current frame if there is one."""
         self._buffers.append(memoryview(message))
         if len(self._buffers) == 1:
             self._flush()
@@ -166,7 +171,7 @@ class TxConnection:
         sock = self.sock
         if sock is None or self._stalled or not self._buffers:
             return
-        fault = self._program.chaos.next_fault()
+        fault = self._program.chaos.next_fault() if self._busy else None
         if fault is not None and not self._suffer(sock, fault):
             return
         try:

@@ -25,6 +25,8 @@ from viamillipede.config import (
     KIB,
     LEGS_MAX,
     REASON_BYTES_MAX,
+    RX_SILENT_US,
+    S_US,
     THREADS_MAX,
     RxConfig,
 )
@@ -94,6 +96,7 @@ class RxSession:
         self.output_blocked = False
         self.done = False  # the output has accepted everything and was closed
         self.bye = False  # tx knows
+        self.talkers: list[RxLeg] = []  # legs with something in their outbox; the shell takes them out
         self._known: set[int] = set()  # numbers of legs that were up once
         self.refusal: bytes | None = None  # why we gave up
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
@@ -106,6 +109,7 @@ class RxSession:
         self._ack_leg: RxLeg | None = None  # who brought something last: its way is open
         self._acked_arrived = self._acked_written = self._arrived_bytes = 0
         self._told = Waiting.FRAME
+        self._tick_us = now_us
 
     # ---- legs come and go -----------------------------------------------------------------------
     def on_greeting(self, greeting: Greeting) -> Answer:
@@ -139,7 +143,7 @@ class RxSession:
         self._known.add(number)
         self.legs_most = max(self.legs_most, sum(each.number < THREADS_MAX for each in self.legs.values()))
         self._ack_leg = leg
-        leg.outbox.append(self.refusal or (self._done_message() if self.done else self._ack_message()))
+        self._say(leg, self.refusal or (self._done_message() if self.done else self._ack_message()))
         return leg
 
     def on_leg_lost(self, leg: RxLeg, closed_by_peer: bool, now_us: int) -> None:
@@ -238,6 +242,8 @@ class RxSession:
     def _on_control(self, header: Header, payload: memoryview) -> None:
         if xxhash.xxh3_64_intdigest(payload) != header.payload_hash:
             raise FrameError("damaged payload: its hash is wrong")
+        if header.kind is Kind.BEAT:
+            return
         if header.kind is Kind.BYE:
             if not self.done:
                 raise FrameError("tx says bye before the stream is done")
@@ -252,7 +258,7 @@ class RxSession:
         leg.copy = None
         if reassembly.needs_resend(copy):
             self.resends += 1
-            leg.outbox.append(encode_control(Kind.RESEND, seq))
+            self._say(leg, encode_control(Kind.RESEND, seq))
         else:
             self._arrived_bytes += copy.header.length
             self._ack_leg = leg
@@ -286,13 +292,17 @@ class RxSession:
         assert self.reassembly.complete()
         self.done = True
         for leg in self.legs.values():
-            leg.outbox.append(self._done_message())
+            self._say(leg, self._done_message())
 
     def refuse(self, message: bytes) -> None:
         """We give up: every leg says why, also those that are still to come, and nothing else any more."""
         self.refusal = message
         for leg in self.legs.values():
-            leg.outbox.append(message)
+            self._say(leg, message)
+
+    def _say(self, leg: RxLeg, message: bytes) -> None:
+        leg.outbox.append(message)
+        self.talkers.append(leg)
 
     def _done_message(self) -> bytes:
         return encode_control(Kind.DONE, offset=self.reassembly.written)
@@ -364,6 +374,18 @@ class RxSession:
             longest = next(iter(self._waiting.values()))
             deadlines.append(max(longest.waiting_since_us, self._output_since_us) + ASIDE_US)
         return min(deadlines, default=None)
+
+    def silent(self, now_us: int) -> list[RxLeg]:
+        """The legs that rx listens to and that have said nothing for too long. To be asked every tick."""
+        if now_us - self._tick_us > S_US:  # it is we who slept
+            for leg in self.legs.values():
+                leg.heard_us = now_us
+        self._tick_us = now_us
+        if self.output_blocked or now_us - self._output_since_us < RX_SILENT_US:
+            return []
+        return [
+            leg for leg in self.legs.values() if now_us - leg.heard_us >= RX_SILENT_US and leg.key not in self._waiting
+        ]
 
     def on_timer(self, now_us: int) -> None:
         """Frames that have waited too long for a starving output are read aside. PeerLost, LimitReached."""

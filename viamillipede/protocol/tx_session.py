@@ -12,6 +12,7 @@ How the session ends: `done` after rx said that its output accepted everything; 
 
 from viamillipede.config import (
     CHECKPHRASE_BYTES,
+    HEARTBEAT_US,
     KIB,
     LATE_US_MIN,
     LEG_SILENT_US,
@@ -59,12 +60,12 @@ class TxLeg:
 
     __slots__ = (
         "arrival_us", "busy", "bytes_sent", "decoder", "heard_us", "leg", "progress_us", "rank", "rate",
-        "retransmitted", "since_us", "unacked_bytes",
+        "retransmitted", "said_us", "since_us", "unacked_bytes",
     )  # fmt: skip
 
     def __init__(self, leg: int, rank: int, now_us: int) -> None:
         self.leg, self.rank, self.since_us = leg, rank, now_us
-        self.heard_us = self.progress_us = self.arrival_us = now_us
+        self.heard_us = self.progress_us = self.arrival_us = self.said_us = now_us
         self.decoder = ControlDecoder()
         self.busy = True  # until on_idle
         self.bytes_sent = self.retransmitted = self.rate = 0
@@ -170,7 +171,7 @@ class TxSession:
         """The leg's socket took `count` bytes."""
         state = self.legs[leg]
         state.bytes_sent += count
-        state.progress_us = now_us
+        state.progress_us = state.said_us = now_us
         self.book.states[state.rank].bytes_sent += count
 
     def on_sample(self, leg: int, unacked_bytes: int, now_us: int) -> None:
@@ -188,10 +189,14 @@ class TxSession:
         leg = self.scheduler.best()
         if leg is None:
             return None
-        frame = self.window.next_lost() or self.window.cut(self.legs[leg].frame_bytes(), now_us)
+        frame = self.window.next_lost() or self.window.cut(self.frame_bytes(leg), now_us)
         if frame is None:
             return self._next_hedge(now_us)
         return self._assign(leg, frame, now_us)
+
+    def frame_bytes(self, leg: int) -> int:
+        """How long a new frame for this leg should be at most."""
+        return min(self.window.frame_bytes, self.legs[leg].frame_bytes())
 
     def _next_hedge(self, now_us: int) -> tuple[int, Frame] | None:
         if not self.window.room_bytes():
@@ -223,6 +228,13 @@ class TxSession:
         """A frame that has been on its leg for longer than this is late."""
         least_us = LATE_US_MIN if self.rtt.samples >= SAMPLES_LEAST else S_US  # RFC 6298, 2.1: unknown is a second
         return max(least_us, 2 * self.rtt.timeout_us())
+
+    def heartbeats(self, now_us: int) -> list[int]:
+        """The idle legs on which tx has said nothing for HEARTBEAT_US, and says BEAT now."""
+        quiet = [s for s in self.legs.values() if not s.busy and now_us - s.said_us >= HEARTBEAT_US]
+        for state in quiet:
+            state.said_us = now_us
+        return [state.leg for state in quiet]
 
     # ---- what rx says ---------------------------------------------------------------------------
     def on_bytes_untrusted(self, leg: int, data: bytes | memoryview, now_us: int) -> None:

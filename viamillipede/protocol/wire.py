@@ -59,13 +59,14 @@ class Kind(IntEnum):
     END = 2  # frame `seq`, empty; `offset` is the length of the whole stream
     ABORT = 3  # tx gives up; the payload says why
     BYE = 4  # tx has seen DONE and leaves
+    BEAT = 5  # tx has nothing to send on this leg, and is alive
     ACK = 16  # `seq`: all frames below arrived; `offset`: bytes written; see Ack for the payload
     RESEND = 17  # the copy of frame `seq` that this leg carried is no use: send it again
     DONE = 18  # the whole stream of `offset` bytes was accepted by the output
     REFUSAL = 19  # rx gives up; the payload says why
 
 
-FROM_TX = frozenset({Kind.DATA, Kind.END, Kind.ABORT, Kind.BYE})
+FROM_TX = frozenset({Kind.DATA, Kind.END, Kind.ABORT, Kind.BYE, Kind.BEAT})
 FROM_RX = frozenset({Kind.ACK, Kind.RESEND, Kind.DONE, Kind.REFUSAL})
 
 

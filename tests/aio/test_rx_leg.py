@@ -1,0 +1,156 @@
+"""One accepted connection at rx: its greeting in any pieces, what it is told, how it is lost."""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.aio.drive import Peer, Pipe, data, greeting, leg_to, receiving, turns, until
+from viamillipede.aio import rx_leg as module
+from viamillipede.aio.rx_leg import PENDING_BYTES_MAX, RxConnection, hear_greeting
+from viamillipede.aio.sockets import close_with_reset
+from viamillipede.config import KIB, MIB, MS_US
+from viamillipede.errors import FrameError
+from viamillipede.protocol.wire import GREETING_BYTES, VERSION, Kind, decode_greeting_untrusted, encode_control
+
+
+async def hear(pair: Any, said: bytes, step: int = 1000, shut: bool = True) -> Any:
+    """What `hear_greeting` makes of these bytes, sent in steps."""
+    task = asyncio.create_task(hear_greeting(pair[0]))
+    for start in range(0, len(said), step):
+        pair[1].send(said[start : start + step])
+        await asyncio.sleep(0)
+    if shut:
+        pair[1].shutdown(socket.SHUT_WR)
+    return await task
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+async def test_a_greeting_in_pieces(pair: Any, step: int) -> None:
+    assert await hear(pair, greeting(5), step, shut=False) == decode_greeting_untrusted(greeting(5))
+
+
+async def test_nothing_behind_the_greeting_is_taken(pair: Any) -> None:
+    await hear(pair, greeting() + b"next")
+    assert pair[0].recv(10) == b"next"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"", "closed before it greeted"),
+        (greeting()[:1], "closed in its greeting"),
+        (greeting()[: GREETING_BYTES - 1], "closed in its greeting"),
+        (b"G", "not viamillipede"),
+        (b"vmlP", "not viamillipede"),
+        (greeting()[:-1] + b"\0", "damaged greeting"),
+        (bytes([*b"vmlp", VERSION + 1]), f"version {VERSION + 1} of the protocol, we {VERSION}"),
+        (bytes([*b"vmlp", 0]), f"version 0 of the protocol, we {VERSION}"),
+        (greeting(session=bytes(16)), "values that cannot be"),
+    ],
+)
+@pytest.mark.parametrize("step", [1, 1000])
+async def test_a_greeting_that_is_none(pair: Any, said: bytes, reason: str, step: int) -> None:
+    with pytest.raises(FrameError, match=reason):
+        await hear(pair, said, step)
+
+
+async def test_noise_is_refused_without_waiting_for_more(pair: Any) -> None:
+    with pytest.raises(FrameError, match="not viamillipede"):
+        await hear(pair, b"GET", shut=False)
+
+
+async def test_a_greeting_that_does_not_come(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GREETING_US", 20 * MS_US)
+    with pytest.raises(TimeoutError):
+        await hear(pair, greeting()[:-1], shut=False)
+
+
+async def test_a_connection_that_breaks_while_greeting(pair: Any) -> None:
+    task = asyncio.create_task(hear_greeting(pair[0]))
+    await turns(1)
+    close_with_reset(pair[1])
+    with pytest.raises(ConnectionResetError):
+        await task
+
+
+# Up ---------------------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def up(pipe: Pipe) -> AsyncIterator[tuple[Any, RxConnection, Peer]]:
+    """A receiver with one leg."""
+    async with receiving(pipe.write_fd) as (program, _, port), leg_to(port, 3) as peer:
+        await peer.hear(Kind.ACK)
+        yield program, next(iter(program.connections.values())), peer
+
+
+async def test_it_says_who_it_is(pipe: Pipe) -> None:
+    async with up(pipe) as (_, connection, peer):
+        assert repr(connection) == "leg 3 from 127.0.0.1:{}".format(peer.sock.getsockname()[1])
+
+
+async def test_it_is_lost_once(pipe: Pipe) -> None:
+    async with up(pipe) as (program, connection, peer):
+        connection.drop("once", closed_by_peer=False)
+        connection.drop("twice", closed_by_peer=False)
+        assert not program.connections and program.session.presence.legs_up == 0
+        connection.tell(b"nobody hears this")
+        connection.listen()
+        assert connection.quiet()
+        assert await peer.end() == b""
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "noise", "half a header", "bye too early"])
+async def test_however_it_is_lost_the_program_goes_on(pipe: Pipe, how: str) -> None:
+    async with up(pipe) as (program, connection, peer):
+        if how == "noise":
+            await peer.say(os.urandom(1000))
+        elif how == "half a header":
+            await peer.say(data(0, 0, b"x")[:20])
+            peer.sock.shutdown(socket.SHUT_WR)
+        elif how == "bye too early":
+            await peer.say(encode_control(Kind.BYE))
+        elif how == "reset":
+            close_with_reset(peer.sock)
+        else:
+            peer.sock.close()
+        await until(lambda: not connection.open)
+        assert not program.connections and not program.outcome.done()
+        evidence = how in ("close", "reset", "half a header")
+        assert program.session.presence.gone is evidence  # a leg that we close says nothing about tx
+
+
+async def test_what_it_is_told_waits_for_room_and_stays_whole(pipe: Pipe) -> None:
+    async with up(pipe) as (_, connection, peer):
+        told = 0
+        while connection.quiet():  # until the socket is full
+            connection.tell(encode_control(Kind.RESEND, told))
+            told += 1
+        for _ in range(10):
+            connection.tell(encode_control(Kind.RESEND, told))
+            told += 1
+        for seq in range(told):
+            assert (await peer.hear(Kind.RESEND))[0].seq == seq
+        await until(connection.quiet)
+
+
+async def test_a_tx_that_does_not_read_is_given_up(pipe: Pipe) -> None:
+    async with up(pipe) as (_, connection, _):
+        block = bytes(64 * KIB)
+        for _ in range(10 * MIB // len(block)):
+            connection.tell(block)
+            assert len(connection._pending) <= PENDING_BYTES_MAX + len(block)
+        assert not connection.open
+
+
+async def test_telling_a_connection_that_broke_loses_it(pipe: Pipe) -> None:
+    async with up(pipe) as (program, connection, peer):
+        close_with_reset(peer.sock)
+        while connection.open:  # the kernel may take one before it knows
+            connection.tell(b"x")
+        assert not program.connections
