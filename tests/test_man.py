@@ -15,6 +15,7 @@ from viamillipede.errors import Exit
 from viamillipede.units import spell_size
 
 PAGE = Path(__file__).parent.parent / "man" / "viamillipede.1"
+README = PAGE.parent.parent / "README.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 SECTIONS = {part.partition("\n")[0]: part.partition("\n")[2] for part in re.split(r"^\.Sh ", TEXT, flags=re.M)[1:]}
 
@@ -119,6 +120,21 @@ def test_examples_are_accepted() -> None:
     assert len(examples) >= 12
     for example in examples:
         cli.parse(example.split(), {})
+
+
+def test_examples_of_the_readme_are_accepted() -> None:
+    readme = README.read_text(encoding="utf-8")
+    examples = re.findall(r"^    .*?viamillipede ([tr]x [^|>#<\n]*)", readme, flags=re.M)
+    assert len(examples) >= 14
+    for example in examples:
+        cli.parse(example.split(), {})
+
+
+def test_statuses_of_the_readme() -> None:
+    table = re.findall(r"^\| ([\d, ]+) \| .* \| (yes|) ?\|$", README.read_text(encoding="utf-8"), flags=re.M)
+    statuses = [int(each) for cell, _ in table for each in cell.split(", ")]
+    assert statuses == sorted(Exit)
+    assert [int(cell) for cell, again in table if again] == [Exit.NO_CONTACT, Exit.PEER_LOST, Exit.LIMIT]
 
 
 def test_sections() -> None:

@@ -47,6 +47,7 @@ FILL_US = 4 * MS_US  # how long a partly filled frame waits for more while other
 ACK_DELAY_US = 2 * MS_US  # how long rx collects what it acknowledges
 ACK_BYTES = 2 * MIB  # ... or until this much has arrived
 ASIDE_US = 20 * MS_US  # how long a frame that is not due waits in its socket while the output starves
+CALM_FRAMES = 32  # so many frames in a row read aside for nothing, and rx leaves frames in their sockets again
 BLOCKED_US = 10 * MS_US  # output blocked for this long: rx says so, or tx would think its frames late
 LATE_US_MIN = 100 * MS_US  # a frame is never called late, and hedged, before this
 FAREWELL_US = 3 * S_US  # how long a failing side tries to tell the other one why

@@ -282,9 +282,7 @@ async def receiving(fd: int, **words: Any) -> AsyncIterator[tuple[Receiver, "asy
 
 
 @contextlib.asynccontextmanager
-async def transmitting(
-    fd: int, *ports: int, **words: Any
-) -> AsyncIterator[tuple[Transmitter, "asyncio.Task[None]"]]:
+async def transmitting(fd: int, *ports: int, **words: Any) -> AsyncIterator[tuple[Transmitter, "asyncio.Task[None]"]]:
     """A transmitter that reads `fd` and dials these ports: the program and its task."""
     addresses = tuple(Address(HOST, port) for port in ports)
     config = TxConfig(**({"verbose": 0, "threads": 1, "addresses": addresses} | words))  # type: ignore[arg-type]

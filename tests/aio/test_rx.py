@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import xxhash
 
-from tests.aio.drive import Pipe, Peer, connect, data, fill, greeting, leg_to, receiving, take, turns, until
+from tests.aio.drive import Peer, Pipe, connect, data, fill, greeting, leg_to, receiving, take, turns, until
 from viamillipede.aio import rx as module
 from viamillipede.aio import rx_leg
 from viamillipede.aio.sockets import close_with_reset

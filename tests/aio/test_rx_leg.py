@@ -91,7 +91,7 @@ async def up(pipe: Pipe) -> AsyncIterator[tuple[Any, RxConnection, Peer]]:
 
 async def test_it_says_who_it_is(pipe: Pipe) -> None:
     async with up(pipe) as (_, connection, peer):
-        assert repr(connection) == "leg 3 from 127.0.0.1:{}".format(peer.sock.getsockname()[1])
+        assert repr(connection) == f"leg 3 from 127.0.0.1:{peer.sock.getsockname()[1]}"
 
 
 async def test_it_is_lost_once(pipe: Pipe) -> None:
@@ -127,6 +127,8 @@ async def test_however_it_is_lost_the_program_goes_on(pipe: Pipe, how: str) -> N
 
 async def test_what_it_is_told_waits_for_room_and_stays_whole(pipe: Pipe) -> None:
     async with up(pipe) as (_, connection, peer):
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * KIB)
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
         told = 0
         while connection.quiet():  # until the socket is full
             connection.tell(encode_control(Kind.RESEND, told))

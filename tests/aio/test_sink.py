@@ -228,9 +228,7 @@ async def test_a_file_is_written_by_the_thread(tmp_path: Path) -> None:
         os.close(fd)
 
 
-async def test_the_same_bytes_offered_again_are_written_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_same_bytes_offered_again_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate, real, calls = threading.Event(), os.write, []
 
     def slow(fd: int, data: bytes) -> int:

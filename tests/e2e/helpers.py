@@ -86,12 +86,12 @@ def write_while_taken(fd: int, quiet_s: float, most: int = 1 << 40) -> int:
 class Side:
     """One process of ours. Its standard error is collected as it comes."""
 
-    def __init__(self, role: str, words: Iterable[object], stdin: Any, stdout: Any, stderr: Any = None) -> None:
+    def __init__(self, role: str, words: Iterable[object], stdin: Any, stdout: Any, stderr: Any, wrapper: list[str]) -> None:
         self.role = role
         env = {name: value for name, value in os.environ.items() if not name.startswith("VIAMILLIPEDE_")}
         env["PYTHONWARNINGS"] = "default"  # what is destroyed unfinished is told, and `finish` sees it
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "viamillipede", *map(str, words)],
+            [*wrapper, sys.executable, "-m", "viamillipede", *map(str, words)],
             stdin=stdin, stdout=stdout, stderr=subprocess.PIPE if stderr is None else stderr, bufsize=0, cwd=ROOT, env=env,
         )  # fmt: skip
         self.pid = self.process.pid
@@ -258,9 +258,9 @@ class Stage:
             for side in self._sides:
                 assert not _NOISE.search(side.said), side.said
 
-    def rx(self, *words: object, port: int = 0, stdout: Any = subprocess.PIPE, stderr: Any = None) -> Side:
+    def rx(self, *words: object, port: int = 0, stdout: Any = subprocess.PIPE, stderr: Any = None, wrapper: Iterable[str] = ()) -> Side:
         """An rx that listens; `verbose 1` unless said otherwise."""
-        side = Side("rx", ["rx", port, *words], subprocess.DEVNULL, stdout, stderr)
+        side = Side("rx", ["rx", port, *words], subprocess.DEVNULL, stdout, stderr, [*wrapper])
         self._sides.append(side)
         if stderr is None:
             side.port = int(side.hear(r"listening on port (\d+)")[1])
@@ -273,7 +273,7 @@ class Stage:
 
     def tx_words(self, *words: object, stdin: Any = subprocess.PIPE) -> Side:
         """A tx with this command line."""
-        side = Side("tx", words, stdin, subprocess.DEVNULL)
+        side = Side("tx", words, stdin, subprocess.DEVNULL, None, [])
         self._sides.append(side)
         return side
 

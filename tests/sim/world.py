@@ -140,7 +140,7 @@ class World:
             ("hedges", tx.hedges),
             ("restarts", tx.restarts),
             ("corrupted and sent again", rx.reassembly.corrupted),
-            ("asides", rx.asides),
+            ("asides", rx.waiting_legs.asides),
             ("window growth", tx.window.limit_bytes > options.window_start),
             ("direct and stored in one stream", rx.reassembly.direct_bytes > 0 and self.rx.stored_bytes > 0),
             ("survivor alone", len(self._dead_legs) == len(options.links) - 1 and len(options.links) > 1),

@@ -13,7 +13,8 @@ from viamillipede.aio.sink import Blocked
 from viamillipede.aio.sockets import prepare_rx, why
 from viamillipede.config import FAREWELL_US, GREETING_US, KIB, S_US
 from viamillipede.errors import FrameError
-from viamillipede.protocol.rx_session import Action, RxLeg
+from viamillipede.protocol.rx_session import Action
+from viamillipede.protocol.waiting_legs import RxLeg
 from viamillipede.protocol.wire import (
     GREETING_BYTES,
     PREFIX_BYTES,

@@ -132,7 +132,7 @@ class Transmitter(Program):
         if self._ticks % SAMPLE_EVERY_TICKS == 0:
             for leg in list(self.session.legs):
                 sock = self.connections[leg].sock
-                if sock is not None and self.session.window.carries(leg):
+                if sock is not None:
                     self.session.on_sample(leg, unacked_bytes(sock), now)
         for leg, reason in self.session.on_timer(now):
             self.connections[leg].drop(reason, closed_by_peer=False)

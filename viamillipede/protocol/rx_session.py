@@ -2,15 +2,10 @@
 
 A leg is driven in steps: `step` says what to do with its socket (read into this memory, move so
 many bytes to the output, or nothing for now), the shell does it and reports with `advance`. States
-of a leg: in a header, in a control payload, in a copy of a frame. A leg that must wait is listed,
-and handed back by `take_runnable` when its frame is due, here already, or to be read aside.
-
-Why a frame that is not due may wait in its socket, and when it may not: design of the receiver in
-viamillipede.7. In short: unread bytes cost nothing while the output is the limit; when the output
-starves for ASIDE_US, they are read aside, because a re-sent frame may stand behind them.
+of a leg: in a header, in a control payload, in a copy of a frame. A leg that must wait is listed
+(waiting_legs.py tells why it must, and when it may not), and handed back by `take_runnable`.
 """
 
-from collections import deque
 from enum import Enum
 
 import xxhash
@@ -19,12 +14,10 @@ from viamillipede.config import (
     ACK_BYTES,
     ACK_DELAY_US,
     ACK_RANGES_MAX,
-    ASIDE_US,
     BLOCKED_US,
     HEARTBEAT_US,
     KIB,
     LEGS_MAX,
-    REASON_BYTES_MAX,
     RX_SILENT_US,
     S_US,
     THREADS_MAX,
@@ -33,6 +26,7 @@ from viamillipede.config import (
 from viamillipede.errors import FrameError, LimitReached, PeerLost, RemoteFailed
 from viamillipede.protocol.presence import Absence, Presence
 from viamillipede.protocol.reassembly import Copy, Plan, Reassembly
+from viamillipede.protocol.waiting_legs import RxLeg, WaitingLegs
 from viamillipede.protocol.wire import (
     FEATURE_CHECKSUM,
     FROM_TX,
@@ -60,28 +54,6 @@ class Action(Enum):
     WAIT = "wait"
 
 
-class RxLeg:
-    """One accepted connection. `number` is tx's name for it, `key` ours: numbers come back, keys do not."""
-
-    __slots__ = (
-        "bytes_received", "control", "copy", "got", "head", "header", "heard_us", "key", "number", "outbox",
-        "plan", "sent_us", "since_us", "waiting_since_us",
-    )  # fmt: skip
-
-    def __init__(self, key: int, number: int, now_us: int) -> None:
-        self.key, self.number = key, number
-        self.head = memoryview(bytearray(HEADER_BYTES))
-        self.control = memoryview(bytearray(REASON_BYTES_MAX))
-        self.got = 0  # bytes of the header or control payload that are here
-        self.header: Header | None = None  # of a control message
-        self.copy: Copy | None = None
-        self.plan = Plan.WAIT
-        self.outbox: deque[bytes] = deque()  # for the shell to send, besides acknowledgements
-        self.bytes_received = 0
-        self.since_us = self.sent_us = self.heard_us = now_us
-        self.waiting_since_us = 0
-
-
 class RxSession:
     """One stream, and the legs that bring it. `direct`: the output can take bytes straight from a socket."""
 
@@ -92,7 +64,7 @@ class RxSession:
         self.presence = Presence(config.wait_us, config.regroup_us, config.outage_us, now_us)
         self.reassembly = Reassembly(config.window_bytes, self.checksum, direct)
         self.legs: dict[int, RxLeg] = {}
-        self.legs_most = self.restarts = self.resends = self.asides = 0
+        self.legs_most = self.restarts = self.resends = 0
         self.output_blocked = False
         self.done = False  # the output has accepted everything and was closed
         self.bye = False  # tx knows
@@ -100,9 +72,7 @@ class RxSession:
         self._known: set[int] = set()  # numbers of legs that were up once
         self.refusal: bytes | None = None  # why we gave up
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
-        self._waiting: dict[int, RxLeg] = {}  # key -> leg, in the order in which they began to wait
-        self._waiting_for: dict[int, list[RxLeg]] = {}  # frame -> legs
-        self._runnable: deque[RxLeg] = deque()
+        self.waiting_legs = WaitingLegs(now_us)
         self._output_since_us = now_us  # since when the output is blocked, or open
         self._ack_bytes = min(ACK_BYTES, config.window_bytes // 4)
         self._ack_deadline_us: int | None = None
@@ -149,7 +119,7 @@ class RxSession:
     def on_leg_lost(self, leg: RxLeg, closed_by_peer: bool, now_us: int) -> None:
         """The leg is gone, and what it had begun to bring with it; what it brought stays."""
         del self.legs[leg.key]
-        self._stop_waiting(leg)
+        self.waiting_legs.stop(leg)
         if self._ack_leg is leg:
             self._ack_leg = None
         self.presence.on_leg_lost(closed_by_peer, now_us)
@@ -163,37 +133,19 @@ class RxSession:
                 return Action.READ, leg.head[leg.got :]
             return Action.READ, leg.control[leg.got : leg.header.length]
         leg.plan, count = self.reassembly.plan(copy)
+        if leg.plan is Plan.WAIT:
+            if self.waiting_legs.must_wait(leg, copy, now_us):
+                return Action.WAIT, 0
+            leg.plan, count = self.reassembly.plan(copy)
         if leg.plan is Plan.DIRECT:
             return Action.DIRECT, count
         if leg.plan is Plan.STORE:
             return Action.READ, self.reassembly.store_view(copy)
-        if leg.plan is Plan.DISCARD:
-            return Action.READ, self._scratch[:count]
-        self._wait(leg, copy, now_us)
-        return Action.WAIT, 0
-
-    def _wait(self, leg: RxLeg, copy: Copy, now_us: int) -> None:
-        if leg.key not in self._waiting:
-            leg.waiting_since_us = now_us
-            self._waiting[leg.key] = leg
-            self._waiting_for.setdefault(copy.header.seq, []).append(leg)
-
-    def _stop_waiting(self, leg: RxLeg) -> None:
-        if self._waiting.pop(leg.key, None) is not None and leg.copy is not None:
-            others = self._waiting_for[leg.copy.header.seq]
-            others.remove(leg)
-            if not others:
-                del self._waiting_for[leg.copy.header.seq]
-
-    def _wake(self, seq: int) -> None:
-        for leg in list(self._waiting_for.get(seq, ())):
-            self._stop_waiting(leg)
-            self._runnable.append(leg)
+        return Action.READ, self._scratch[:count]
 
     def take_runnable(self) -> RxLeg | None:
         """A leg that need not wait any more; None if there is none."""
-        while self._runnable:
-            leg = self._runnable.popleft()
+        while (leg := self.waiting_legs.take_runnable()) is not None:
             if leg.key in self.legs:
                 return leg
         return None
@@ -216,7 +168,7 @@ class RxSession:
         else:
             reassembly.on_discarded(copy, count)
         if not copy.left():
-            self._finish_copy(leg, copy, due_before)
+            self._finish_copy(leg, copy, due_before, now_us)
         self._note_progress(leg, now_us)
 
     def _advance_control(self, leg: RxLeg, now_us: int) -> None:
@@ -230,7 +182,7 @@ class RxSession:
                 due_before = self.reassembly.due_seq
                 leg.copy = self.reassembly.on_header_untrusted(header)
                 if not header.length:
-                    self._finish_copy(leg, leg.copy, due_before)
+                    self._finish_copy(leg, leg.copy, due_before, now_us)
                     self._note_progress(leg, now_us)
                 return
             leg.header = header
@@ -253,7 +205,7 @@ class RxSession:
                 f"the transmitter gave up at byte {self.reassembly.written}: {decode_reason(bytes(payload))}"
             )
 
-    def _finish_copy(self, leg: RxLeg, copy: Copy, due_before: int) -> None:
+    def _finish_copy(self, leg: RxLeg, copy: Copy, due_before: int, now_us: int) -> None:
         reassembly, seq = self.reassembly, copy.header.seq
         leg.copy = None
         if reassembly.needs_resend(copy):
@@ -262,9 +214,10 @@ class RxSession:
         else:
             self._arrived_bytes += copy.header.length
             self._ack_leg = leg
-            self._wake(seq)  # copies of it that wait can be thrown away
+            self.waiting_legs.wake(seq)  # copies of it that wait can be thrown away
         if reassembly.due_seq != due_before:
-            self._wake(reassembly.due_seq)
+            self.waiting_legs.on_due(due_before, reassembly.due_seq, now_us)
+            self.waiting_legs.wake(reassembly.due_seq)
 
     # ---- output ---------------------------------------------------------------------------------
     def on_output_blocked(self, now_us: int) -> None:
@@ -272,19 +225,21 @@ class RxSession:
         if not self.output_blocked:
             self.output_blocked = True
             self._output_since_us = now_us
+            self.waiting_legs.on_output(None)
 
     def on_output_open(self, now_us: int) -> None:
         """The output takes bytes again; who waits for the due frame's turn may go on."""
         if self.output_blocked:
             self.output_blocked = False
             self._output_since_us = now_us
-        self._wake(self.reassembly.due_seq)
+            self.waiting_legs.on_output(now_us)
+        self.waiting_legs.wake(self.reassembly.due_seq)
 
     def on_written(self, count: int, now_us: int) -> None:
         """The output accepted `count` bytes of `reassembly.output_view()`."""
         self.reassembly.on_written(count)
         if self.reassembly.output_view() is None:
-            self._wake(self.reassembly.due_seq)
+            self.waiting_legs.wake(self.reassembly.due_seq)
         self._note_progress(None, now_us)
 
     def on_done(self) -> None:
@@ -370,9 +325,8 @@ class RxSession:
         if self.output_blocked:
             if self._told is Waiting.FRAME and self.legs:
                 deadlines.append(self._output_since_us + BLOCKED_US)
-        elif self._waiting:
-            longest = next(iter(self._waiting.values()))
-            deadlines.append(max(longest.waiting_since_us, self._output_since_us) + ASIDE_US)
+        elif (aside_us := self.waiting_legs.deadline_us()) is not None:
+            deadlines.append(aside_us)
         return min(deadlines, default=None)
 
     def silent(self, now_us: int) -> list[RxLeg]:
@@ -384,20 +338,12 @@ class RxSession:
         if self.output_blocked or now_us - self._output_since_us < RX_SILENT_US:
             return []
         return [
-            leg for leg in self.legs.values() if now_us - leg.heard_us >= RX_SILENT_US and leg.key not in self._waiting
+            leg for leg in self.legs.values() if now_us - leg.heard_us >= RX_SILENT_US and leg not in self.waiting_legs
         ]
 
     def on_timer(self, now_us: int) -> None:
         """Frames that have waited too long for a starving output are read aside. PeerLost, LimitReached."""
-        if not self.output_blocked:
-            for leg in list(self._waiting.values()):
-                if now_us < max(leg.waiting_since_us, self._output_since_us) + ASIDE_US:
-                    break
-                self._stop_waiting(leg)
-                if leg.copy is not None:
-                    leg.copy.aside = True
-                    self.asides += 1
-                self._runnable.append(leg)
+        self.waiting_legs.expire(now_us)
         absence = None if self.done else self.presence.absence(now_us)
         if absence is Absence.NO_CONTACT:
             raise LimitReached("no transmitter came within `wait`")
@@ -408,7 +354,4 @@ class RxSession:
         """Invariants between the parts."""
         self.reassembly.check()
         assert self.presence.legs_up == len(self.legs)
-        waiting = [leg for legs in self._waiting_for.values() for leg in legs]
-        assert sorted(leg.key for leg in waiting) == sorted(self._waiting)
-        for seq, legs in self._waiting_for.items():
-            assert legs and all(leg.copy is not None and leg.copy.header.seq == seq for leg in legs)
+        self.waiting_legs.check(self.legs)

@@ -59,7 +59,7 @@ class TxLeg:
     """One leg that rx has accepted. Times in microseconds, rate in bytes per second."""
 
     __slots__ = (
-        "arrival_us", "busy", "bytes_sent", "decoder", "heard_us", "leg", "progress_us", "rank", "rate",
+        "acked_bytes", "arrival_us", "busy", "bytes_sent", "decoder", "heard_us", "leg", "progress_us", "rank", "rate",
         "retransmitted", "said_us", "since_us", "unacked_bytes",
     )  # fmt: skip
 
@@ -69,7 +69,7 @@ class TxLeg:
         self.decoder = ControlDecoder()
         self.busy = True  # until on_idle
         self.bytes_sent = self.retransmitted = self.rate = 0
-        self.unacked_bytes = 0  # in the socket, as the kernel last told
+        self.unacked_bytes = self.acked_bytes = 0  # by the other host's kernel, as ours last told
 
     def frame_bytes(self) -> int:
         """The frame size that suits the leg's measured rate; the window caps it."""
@@ -180,8 +180,10 @@ class TxSession:
         Wanted of every leg, also of one that carries nothing: others may have brought what it holds.
         """
         state = self.legs[leg]
-        if unacked_bytes < state.unacked_bytes:
+        acked_bytes = state.bytes_sent - unacked_bytes
+        if acked_bytes > state.acked_bytes:
             state.progress_us = now_us
+            state.acked_bytes = acked_bytes
         state.unacked_bytes = unacked_bytes
 
     def next_assignment(self, now_us: int) -> tuple[int, Frame] | None:
