@@ -30,7 +30,8 @@ CHAOS_KINDS = ("close", "reset", "stall", "truncate", "corrupt", "all")
 WINDOW_BYTES_START = (
     4 * MIB
 )  # in use at first, to stay in the cache; doubles up to the user's window when it is what limits
-WINDOW_STALL_US = 5 * MS_US  # a full window that stops idle legs for this long is too small
+WINDOW_STALL_US = 25 * MS_US  # a full window that stops idle legs for this long ...
+WINDOW_STALL_PERIOD_US = 100 * MS_US  # ... in this time is too small; a busy machine alone stops them for less
 
 # Timing. ---------------------------------------------------------------------------------------
 TICK_US = 100 * MS_US  # how often both sides look at their deadlines

@@ -86,7 +86,9 @@ def write_while_taken(fd: int, quiet_s: float, most: int = 1 << 40) -> int:
 class Side:
     """One process of ours. Its standard error is collected as it comes."""
 
-    def __init__(self, role: str, words: Iterable[object], stdin: Any, stdout: Any, stderr: Any, wrapper: list[str]) -> None:
+    def __init__(
+        self, role: str, words: Iterable[object], stdin: Any, stdout: Any, stderr: Any, wrapper: list[str]
+    ) -> None:
         self.role = role
         env = {name: value for name, value in os.environ.items() if not name.startswith("VIAMILLIPEDE_")}
         env["PYTHONWARNINGS"] = "default"  # what is destroyed unfinished is told, and `finish` sees it
@@ -258,7 +260,14 @@ class Stage:
             for side in self._sides:
                 assert not _NOISE.search(side.said), side.said
 
-    def rx(self, *words: object, port: int = 0, stdout: Any = subprocess.PIPE, stderr: Any = None, wrapper: Iterable[str] = ()) -> Side:
+    def rx(
+        self,
+        *words: object,
+        port: int = 0,
+        stdout: Any = subprocess.PIPE,
+        stderr: Any = None,
+        wrapper: Iterable[str] = (),
+    ) -> Side:
         """An rx that listens; `verbose 1` unless said otherwise."""
         side = Side("rx", ["rx", port, *words], subprocess.DEVNULL, stdout, stderr, [*wrapper])
         self._sides.append(side)

@@ -5,12 +5,12 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from tests.e2e.helpers import LOOPBACK, Side, Stage, eventually, read_all, read_exactly, some_bytes, whole
-from viamillipede.protocol.wire import ANSWER_BYTES, GREETING_BYTES, VERSION, Greeting, Verdict, decode_answer_untrusted
+from viamillipede.protocol.wire import ANSWER_BYTES, GREETING_BYTES, VERSION, Answer, Greeting, Verdict, decode_answer_untrusted
 
 NOBODY = "127.0.0.3"  # on loopback, and nobody listens there
 
@@ -51,7 +51,8 @@ def answering(answer: bytes) -> Iterator[int]:
                         return
                     sock.sendall(answer)
                     sock.settimeout(30)
-                    sock.recv(1)
+                    with suppress(ConnectionResetError):
+                        sock.recv(1)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -134,7 +135,6 @@ def test_dead_addresses_are_named_and_the_others_carry_the_stream(stage: Stage) 
 @pytest.mark.slow
 def test_a_dead_address_is_tried_again(stage: Stage) -> None:
     rx = stage.rx()
-    proxy = stage.proxy(rx)
     gate = stage.hold(socket.socket())
     gate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     gate.bind((LOOPBACK, 0))
@@ -149,7 +149,6 @@ def test_a_dead_address_is_tried_again(stage: Stage) -> None:
     assert read_all(rx.output) == b""
     tx.ends(0)
     rx.ends(0)
-    assert proxy.living() == 0
 
 
 def test_several_addresses_share_the_stream(stage: Stage) -> None:
@@ -195,7 +194,9 @@ def test_ipv4_and_ipv6_carry_one_stream(stage: Stage) -> None:
     whole(rx, tx, some_bytes(1_000_000))
 
 
-@pytest.mark.parametrize("address", [LOOPBACK, pytest.param("::1", marks=pytest.mark.skipif(not has_ipv6(), reason="no IPv6"))])
+@pytest.mark.parametrize(
+    "address", [LOOPBACK, pytest.param("::1", marks=pytest.mark.skipif(not has_ipv6(), reason="no IPv6"))]
+)
 def test_rx_bound_to_one_address(stage: Stage, address: str) -> None:
     rx = stage.rx("bind", address)
     with pytest.raises(ConnectionRefusedError):
@@ -241,8 +242,6 @@ def test_a_receiver_of_another_version(stage: Stage) -> None:
 
 
 def test_a_receiver_that_finds_our_version_wrong(stage: Stage) -> None:
-    from viamillipede.protocol.wire import Answer
-
     with answering(Answer(Verdict.VERSION).encode()) as port:
         assert "another version" in stage.tx(port).ends(4)
 

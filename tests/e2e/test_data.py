@@ -249,7 +249,9 @@ def test_gzip_in_front_and_sha256sum_behind(stage: Stage, tmp_path: Path) -> Non
     pack = subprocess.Popen(["gzip", "-nc", str(tmp_path / "text")], stdout=subprocess.PIPE)
     reader, writer = stage.pipe()
     rx = stage.rx(stdout=writer)
-    hasher = subprocess.Popen(["sh", "-c", "tee copy.gz | sha256sum"], stdin=reader, stdout=subprocess.PIPE, cwd=tmp_path)
+    hasher = subprocess.Popen(
+        ["sh", "-c", "tee copy.gz | sha256sum"], stdin=reader, stdout=subprocess.PIPE, cwd=tmp_path
+    )
     writer.close()
     reader.close()
     assert pack.stdout is not None

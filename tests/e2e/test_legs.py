@@ -93,7 +93,9 @@ def test_a_leg_cut_in_a_large_frame(stage: Stage, way: int) -> None:
     rx = stage.rx()
     proxy = stage.proxy(rx)
     cuts = [(1 + number) * 700_001 % (3 * MIB) if way == UP else 40 + 97 * number for number in range(30)]
-    proxy.plan = lambda number: Fault(("reset", "close", "half")[number % 3], way, cuts[number]) if number < 30 else None
+    proxy.plan = lambda number: (
+        Fault(("reset", "close", "half")[number % 3], way, cuts[number]) if number < 30 else None
+    )
     tx = stage.tx(proxy, "threads", 3)
     transfer_until_all_have_broken(proxy, rx, tx, 30)
     assert tx.closing("restart") > 0

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.protocol.drive import HOSTS, RECEIVER, SESSION, Sender
-from viamillipede.config import KIB, LATE_US_MIN, MIB, S_US, WINDOW_STALL_US, TxConfig
+from viamillipede.config import KIB, LATE_US_MIN, MIB, S_US, WINDOW_STALL_PERIOD_US, WINDOW_STALL_US, TxConfig
 from viamillipede.errors import FrameError, NoContact, PeerLost, RemoteFailed, SessionRefused
 from viamillipede.protocol.tx_session import FRAME_BYTES_FIRST, FRAME_BYTES_LEAST, TxSession
 from viamillipede.protocol.wire import (
@@ -296,6 +296,21 @@ def test_the_window_grows_only_when_it_stalls_idle_legs() -> None:
         for now_us in (7, 8, 9):
             assert sender.sent(now_us) == []  # an idle leg and a full window
         sender.ack(0, 1, FRAME_BYTES_FIRST, 7 + stalled_us, waiting)
+        assert sender.tx.window.limit_bytes == (2 if grows else 1) * before
+
+
+def test_stalls_add_up_within_a_period_and_are_forgotten_after_it() -> None:
+    for pause_us, grows in [(WINDOW_STALL_PERIOD_US // 8, True), (WINDOW_STALL_PERIOD_US + 1, False)]:
+        sender = Sender(TxConfig(addresses=HOSTS, window_bytes=64 * MIB, frame_bytes=MIB))
+        sender.up(0)
+        sender.fill(0)
+        before, now_us = sender.tx.window.limit_bytes, 0
+        for written in (1, 2):
+            assert sender.sent(now_us) == []
+            now_us += WINDOW_STALL_US // 2 + 1
+            sender.ack(0, written, written * FRAME_BYTES_FIRST, now_us)
+            now_us += pause_us
+            sender.fill(now_us)
         assert sender.tx.window.limit_bytes == (2 if grows else 1) * before
 
 

@@ -83,7 +83,9 @@ def draw(seed: int) -> Options:
     frame = rng.choice((KIB, KIB, 2 * KIB, 4 * KIB, 4 * KIB, 16 * KIB, 64 * KIB))
     window = max(64 * KIB, frame * rng.choice((1, 4, 4, 6, 8, 16, 50))) + rng.choice((0, 0, rng.randrange(64 * KIB)))
     total = _draw_total(rng, min(frame, window // 4))
-    count = rng.choices((1, 2, 3, 4, rng.randint(5, 8), rng.randint(9, 12), rng.randint(40, 48)), (2, 3, 3, 3, 3, 2, 0.3))[0]
+    count = rng.choices(
+        (1, 2, 3, 4, rng.randint(5, 8), rng.randint(9, 12), rng.randint(40, 48)), (2, 3, 3, 3, 3, 2, 0.3)
+    )[0]
     kinds = tuple(rng.sample(FAULT_KINDS, rng.choice((1, 1, 2, 3, len(FAULT_KINDS)))))
     checksum = rng.random() < (0.8 if kinds == ("corrupt",) else 0.35)
     lingering = kinds in (("stall",), ("trickle",)) and rng.random() < 0.5  # long enough for a bad leg to be noticed
@@ -101,7 +103,9 @@ def draw(seed: int) -> Options:
         addresses=rng.choice((1, 1, 2, 3)),
         reader=_draw_reader(rng, total),
         source=Source(max(total // 300, 1), 200 * MS_US, 0, 0) if lingering else _draw_source(rng, total),
-        piece_bytes=rng.choice((64, 1460, 8 * KIB, 32 * KIB, 64 * KIB)) if total <= 64 * KIB else rng.choice((8 * KIB, 64 * KIB)),
+        piece_bytes=rng.choice((64, 1460, 8 * KIB, 32 * KIB, 64 * KIB))
+        if total <= 64 * KIB
+        else rng.choice((8 * KIB, 64 * KIB)),
         calm=calm,
         fault_kinds=kinds,
         fault_chance=0 if calm else rng.choice((0.3, 0.7, 0.95)),
@@ -118,7 +122,15 @@ def draw(seed: int) -> Options:
 def _draw_total(rng: random.Random, frame: int) -> int:
     many = rng.choice((8, 30, 100, 300))
     return rng.choices(
-        (0, 1, frame - 1, frame, frame + 1, rng.randint(1, 20 * frame), min(many * frame + rng.randrange(frame), 3 * MIB)),
+        (
+            0,
+            1,
+            frame - 1,
+            frame,
+            frame + 1,
+            rng.randint(1, 20 * frame),
+            min(many * frame + rng.randrange(frame), 3 * MIB),
+        ),
         (1, 1, 1, 1, 1, 5, 12),
     )[0]
 

@@ -174,7 +174,9 @@ class RxSide:
             assert wanted, "reading no bytes looks like the end of the connection"
             if not forward.readable_bytes():
                 if forward.ended or mine.connection.broken:
-                    self.world.count("cut in mid-frame" if leg.copy else "cut in mid-header" if leg.got else "cut between")
+                    self.world.count(
+                        "cut in mid-frame" if leg.copy else "cut in mid-header" if leg.got else "cut between"
+                    )
                     self._lose(mine, "closed by tx", True)
                 return
             if self.world.rng.random() < 0.05:
@@ -323,5 +325,3 @@ class RxSide:
                 self._say(self.connections[leg.key], message)
         self.service()
         self.world.after(TICK_US, self._tick)
-
-

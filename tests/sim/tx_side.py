@@ -159,7 +159,9 @@ class TxSide:
             self._send(*assignment)
         fill_us = session.window.fill_deadline_us()
         limited = session.window.next_seq - session.window.arrived_next >= self.options.frames_max
-        assert fill_us is None or fill_us > now_us or limited or not len(session.scheduler), "bytes wait beside an idle leg"
+        assert fill_us is None or fill_us > now_us or limited or not len(session.scheduler), (
+            "bytes wait beside an idle leg"
+        )
         if fill_us is not None and fill_us > now_us and fill_us != self._fill_us:
             self._fill_us = fill_us
             self.world.after(fill_us - now_us, self.pump)

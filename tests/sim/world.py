@@ -100,7 +100,9 @@ class World:
         link, reader, source, total = options.links[self.survivor], options.reader, options.source, options.total_bytes
         round_trip_us = link.delay_us + link.back_delay_us
         window = min(options.tx_window, options.rx_window, options.window_start, link.receive_bytes, link.send_bytes)
-        needed_us = (total + options.frame_bytes) * S_US // link.rate + (total // min(window, 2048) + 20) * round_trip_us
+        needed_us = (total + options.frame_bytes) * S_US // link.rate + (
+            total // min(window, 2048) + 20
+        ) * round_trip_us
         needed_us += (total // options.frame_bytes + 20) * 400 * S_US // link.back_rate  # acknowledgements
         if reader.rate:
             needed_us += total * S_US // reader.rate

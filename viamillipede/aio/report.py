@@ -135,9 +135,10 @@ def dump_tx(program: Transmitter) -> str:
         if state is None or connection.sock is None:
             lines.append(f"  {connection.leg:4}  {address:24}  down   {'':56} {connection.restarts:9}")
             continue
+        rate = state.bytes_sent * S_US // max(1, now - state.since_us)
         lines.append(
             f"  {connection.leg:4}  {address:24}  {'busy' if state.busy else 'idle':5}"
-            f" {window.carries(connection.leg):7} {format_bytes(state.bytes_sent):>12} {format_rate(state.rate):>12}"
+            f" {window.carries(connection.leg):7} {format_bytes(state.bytes_sent):>12} {format_rate(rate):>12}"
             f" {format_duration_us(rtt_us(connection.sock)):>9} {state.retransmitted:8} {connection.restarts:9}"
         )
     return "\n".join(lines) + "\n"
@@ -157,7 +158,9 @@ def dump_rx(program: Receiver) -> str:
     lines = [
         f"viamillipede rx: {_summary(reassembly.written, program.began_us, '')}, now {format_rate(program.meter.rate)}",
         f"  memory {format_bytes(reassembly.memory_bytes())} of {format_bytes(reassembly.window_bytes)}, "
-        f"{held} frames kept aside, {format_bytes(reassembly.duplicate_bytes)} retransmitted, "
+        f"{held} frames kept aside of {session.waiting_legs.asides} read aside, "
+        f"{format_bytes(reassembly.direct_bytes)} moved without a copy, "
+        f"{format_bytes(reassembly.duplicate_bytes)} retransmitted, "
         f"{session.restarts} restarts, {program.strangers} strangers refused",
         f"  waiting for: {waits}",
         f"  {_process()}",

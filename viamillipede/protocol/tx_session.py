@@ -18,6 +18,7 @@ from viamillipede.config import (
     LEG_SILENT_US,
     LEG_STUCK_US,
     S_US,
+    WINDOW_STALL_PERIOD_US,
     WINDOW_STALL_US,
     TxConfig,
 )
@@ -99,6 +100,8 @@ class TxSession:
         self._refused: dict[int, str] = {}  # rank -> why it refused for good
         self._starving_since_us = now_us
         self._full_since_us: int | None = None
+        self._stalls_since_us = now_us
+        self._stalled_us = 0  # in this period
         self._tick_us = now_us
 
     # ---- legs come and go -----------------------------------------------------------------------
@@ -274,9 +277,18 @@ class TxSession:
         self.rx_waits_output, self.rx_waits_seq = waits_output, ack.waiting_seq
         if was_full and self.window.room_bytes():
             stalled_us = 0 if self._full_since_us is None else now_us - self._full_since_us
-            if stalled_us >= WINDOW_STALL_US and not waits_output:
-                self.window.grow()  # legs were idle only because the window was full
+            if not waits_output:
+                self._note_stall(stalled_us, now_us)
             self._full_since_us = None
+
+    def _note_stall(self, stalled_us: int, now_us: int) -> None:
+        """Legs were idle for so long only because the window was full: what is in use of it may be too little."""
+        if now_us - self._stalls_since_us > WINDOW_STALL_PERIOD_US:
+            self._stalls_since_us, self._stalled_us = now_us, 0
+        self._stalled_us += stalled_us
+        if self._stalled_us >= WINDOW_STALL_US:
+            self._stalled_us = 0
+            self.window.grow()
 
     def _measure(self, arrived: list[Frame], output_blocked: bool, now_us: int) -> None:
         arrived_bytes: dict[int, int] = {}
