@@ -39,7 +39,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     names = inspect.signature(pyfuncitem.obj).parameters
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
-    complaints = play(pyfuncitem.obj, arguments, pyfuncitem.callspec.params["new_loop"])
+    new_loop: Any = pyfuncitem.callspec.params["new_loop"]
+    complaints = play(pyfuncitem.obj, arguments, new_loop)
     if complaints:
         pytest.fail("; ".join(complaints))
     return True

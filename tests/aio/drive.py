@@ -29,6 +29,7 @@ from viamillipede.protocol.wire import (
     decode_answer_untrusted,
     decode_greeting_untrusted,
     decode_header_untrusted,
+    encode_control,
     encode_header,
 )
 
@@ -53,11 +54,16 @@ async def turns(count: int = 5) -> None:
         await asyncio.sleep(0.001)
 
 
+def _wake(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 async def readable(fd: int) -> None:
     """Until the descriptor has something, or has ended."""
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
-    loop.add_reader(fd, lambda: ready.done() or ready.set_result(None))
+    loop.add_reader(fd, _wake, ready)
     try:
         await ready
     finally:
@@ -89,7 +95,7 @@ async def give(fd: int, data: bytes) -> None:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
             room = loop.create_future()
-            loop.add_writer(fd, lambda room=room: room.done() or room.set_result(None))
+            loop.add_writer(fd, _wake, room)
             try:
                 await room
             finally:
@@ -165,9 +171,11 @@ class Peer:
         return bytes(received)
 
     async def message(self) -> tuple[Header, bytes]:
-        """The next message and its payload."""
-        header = decode_header_untrusted(await self.exactly(HEADER_BYTES), ALL_KINDS)
-        return header, await self.exactly(header.length)
+        """The next message and its payload; that tx is alive is no news."""
+        while True:
+            header = decode_header_untrusted(await self.exactly(HEADER_BYTES), ALL_KINDS)
+            if header.kind is not Kind.BEAT:
+                return header, await self.exactly(header.length)
 
     async def hear(self, kind: Kind) -> tuple[Header, bytes]:
         """The next message of this kind; others are skipped."""
@@ -317,3 +325,30 @@ async def transfer(content: bytes, rx_words: dict[str, Any], **words: Any) -> tu
     finally:
         source.close()
         target.close()
+
+
+# A receiver's stream, played by hand -----------------------------------------------------------------------
+
+BYE = encode_control(Kind.BYE)
+
+
+def end(seq: int, total: int) -> bytes:
+    """The end frame."""
+    return encode_control(Kind.END, seq, total)
+
+
+async def finish(peer: Peer, task: "asyncio.Task[None]", total: int) -> None:
+    """DONE is heard, BYE is said, the program ends well."""
+    header, _ = await peer.hear(Kind.DONE)
+    assert header.offset == total
+    await peer.say(BYE)
+    await task
+
+
+@contextlib.asynccontextmanager
+async def begun(pipe: Pipe, **words: Any) -> AsyncIterator[tuple[Any, "asyncio.Task[None]", Peer]]:
+    """A stream of which five bytes were delivered."""
+    async with receiving(pipe.write_fd, **words) as (program, task, port), leg_to(port) as peer:
+        await peer.say(data(0, 0, b"hello"))
+        assert await take(pipe.read_fd, 5) == b"hello"
+        yield program, task, peer

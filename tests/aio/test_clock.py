@@ -1,6 +1,7 @@
 """The shell's clock: microseconds, the monotonic clock's, fine enough for round trips."""
 
 import time
+from itertools import pairwise
 
 from viamillipede.aio.clock import now_us
 
@@ -16,5 +17,5 @@ def test_it_moves_in_steps_far_below_a_millisecond() -> None:
     while samples[-1] < samples[0] + 2_000:
         samples.append(now_us())
     assert samples == sorted(samples)
-    steps = [later - earlier for earlier, later in zip(samples, samples[1:], strict=False) if later > earlier]
+    steps = [later - earlier for earlier, later in pairwise(samples) if later > earlier]
     assert sorted(steps)[len(steps) // 2] < 500

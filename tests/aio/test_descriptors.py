@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from tests.aio.drive import Pipe, until
-from viamillipede.aio import descriptors
 from viamillipede.aio.descriptors import PIPE_BYTES, PipeEnd, Worker, is_pipe, is_socket, open_socket, replace_by_null
 
 
@@ -37,7 +36,7 @@ def no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
             raise FileNotFoundError(2, "No such file or directory")
         return real(path, *rest)
 
-    monkeypatch.setattr(descriptors.os, "open", without_proc)
+    monkeypatch.setattr(os, "open", without_proc)
 
 
 def test_what_is_a_pipe_and_what_is_a_socket(pipe: Pipe, tmp_path: Path) -> None:
@@ -95,7 +94,7 @@ def test_a_pipe_that_may_not_be_made_large_is_used_as_it_is(pipe: Pipe, monkeypa
     def over_the_limit(*_: object) -> int:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(descriptors.fcntl, "fcntl", over_the_limit)
+    monkeypatch.setattr(fcntl, "fcntl", over_the_limit)
     with contextlib.closing(PipeEnd(pipe.read_fd, os.O_RDONLY)) as end:
         os.write(pipe.write_fd, b"x")
         assert os.read(end.fd, 2) == b"x"
@@ -150,9 +149,13 @@ def test_a_worker_does_not_keep_the_program_nor_mind_its_end() -> None:
         worker.submit(gate.get, results.append)
         return worker
 
+    def next_call() -> int:
+        after.set()
+        return 2
+
     worker = asyncio.run(begin())
     assert all(thread.daemon for thread in threading.enumerate() if thread.name == "output")
     gate.put(1)  # the loop that wanted this is closed: nobody is told, nothing is raised
-    worker.submit(lambda: after.set() or 0, results.append)
+    worker.submit(next_call, results.append)
     assert after.wait(10)
     assert results == []

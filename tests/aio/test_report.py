@@ -62,8 +62,8 @@ async def test_closing_lines_of_a_whole_transfer() -> None:
 
 
 async def test_the_rate_is_that_of_the_whole_time() -> None:
-    assert report._summary(3 * KIB, report.now_us() - 3 * S_US, "").endswith(" in 3.00 s, 1.0 KiB/s")
-    assert report._summary(0, report.now_us(), "incomplete").startswith("incomplete, 0 B (0 bytes) in ")
+    assert report._summary(3 * KIB, now_us() - S_US, "").endswith(" in 3.00 s, 1.0 KiB/s")
+    assert report._summary(0, now_us(), "incomplete").startswith("incomplete, 0 B (0 bytes) in ")
 
 
 @pytest.mark.parametrize(

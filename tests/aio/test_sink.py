@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from tests.aio.drive import Pipe, fill, take, turns, until
-from viamillipede.aio import descriptors
 from viamillipede.aio.sink import CAN_SPLICE, Blocked, FileSink, PipeSink, Sink, open_sink
 from viamillipede.aio.sockets import close_with_reset
 from viamillipede.errors import LocalIOError
@@ -66,7 +65,7 @@ def out(request: pytest.FixtureRequest, pipe: Pipe, monkeypatch: pytest.MonkeyPa
                 raise PermissionError(13, "Permission denied")
             return real(path, *rest)
 
-        monkeypatch.setattr(descriptors.os, "open", refuse)
+        monkeypatch.setattr(os, "open", refuse)
     os.set_blocking(pipe.read_fd, False)
     return pipe
 

@@ -12,10 +12,11 @@ import pytest
 from tests.aio.drive import until
 from viamillipede.aio import sockets
 from viamillipede.aio.sockets import (
-    NOTSENT_BYTES,
+    NOTSENT_BYTES_MIN,
     DialError,
     close_with_reset,
     dial,
+    limit_unsent,
     listen,
     prepare_rx,
     prepare_tx,
@@ -151,7 +152,7 @@ async def test_the_source_address_is_ours_to_choose() -> None:
 
 
 async def test_a_refusal_is_told_apart() -> None:
-    with nobody() as port, pytest.raises(DialError, match="^Connection refused$") as caught:
+    with nobody() as port, pytest.raises(DialError, match=r"^Connection refused$") as caught:
         await dial(Address(V4, port), None)
     assert caught.value.refused
 
@@ -175,7 +176,7 @@ async def test_an_address_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) 
         full.bind((V4, 0))
         full.listen(0)
         with socket.create_connection(full.getsockname()):  # the queue of those who wait has room for one
-            with pytest.raises(DialError, match="^no answer$") as caught:
+            with pytest.raises(DialError, match=r"^no answer$") as caught:
                 await dial(Address(V4, full.getsockname()[1]), None)
     assert not caught.value.refused
 
@@ -202,7 +203,7 @@ def found(*targets: tuple[Any, ...]) -> Any:
 async def test_the_next_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     with nobody() as closed, listening(V4) as port:
         loop = OneLoop(found((V4, closed), (V4, port)))
-        monkeypatch.setattr(sockets.asyncio, "get_running_loop", lambda: loop)
+        monkeypatch.setattr(asyncio, "get_running_loop", lambda: loop)
         with await dial(Address("name", port), None) as sock:
             assert sock.getpeername() == (V4, port)
 
@@ -216,20 +217,20 @@ def fail_sockets(monkeypatch: pytest.MonkeyPatch, family: int, error: OSError) -
                 raise error
             super().__init__(wanted, *rest, **words)
 
-    monkeypatch.setattr(sockets.socket, "socket", Failing)
+    monkeypatch.setattr(socket, "socket", Failing)
 
 
 async def test_a_family_that_the_kernel_does_not_have_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     with listening(V4) as port, monkeypatch.context() as patched:
         loop = OneLoop(found((V6, port, 0, 0), (V4, port)))
-        patched.setattr(sockets.asyncio, "get_running_loop", lambda: loop)
+        patched.setattr(asyncio, "get_running_loop", lambda: loop)
         fail_sockets(patched, socket.AF_INET6, OSError(97, "Address family not supported by protocol"))
         with await dial(Address("name", port), None) as sock:
             assert sock.getpeername() == (V4, port)
 
 
 async def test_no_descriptor_left_is_an_attempt_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patched, pytest.raises(DialError, match="^Too many open files$") as caught:
+    with monkeypatch.context() as patched, pytest.raises(DialError, match=r"^Too many open files$") as caught:
         fail_sockets(patched, socket.AF_INET, OSError(24, "Too many open files"))
         await dial(Address(V4, 1), None)
     assert not caught.value.refused
@@ -250,12 +251,16 @@ async def test_who_is_cancelled_while_dialling_leaves_no_socket() -> None:
 # A leg's socket ---------------------------------------------------------------------------------------------
 
 
-def test_options_of_a_leg(pair: Any) -> None:
-    for sock, prepare in zip(pair, (prepare_tx, prepare_rx), strict=True):
-        prepare(sock)
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+@pytest.mark.parametrize(
+    ("frame_bytes", "notsent_bytes"), [(1, NOTSENT_BYTES_MIN), (2 * NOTSENT_BYTES_MIN, 2 * NOTSENT_BYTES_MIN)]
+)
+def test_options_of_a_leg(pair: Any, frame_bytes: int, notsent_bytes: int) -> None:
+    prepare_tx(pair[0])
+    limit_unsent(pair[0], frame_bytes)
+    prepare_rx(pair[1])
+    assert all(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for sock in pair)
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        assert pair[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == NOTSENT_BYTES
+        assert pair[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == notsent_bytes
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         assert pair[1].getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == USER_TIMEOUT_US // 1000
         assert pair[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0  # a reader that pauses may
@@ -327,6 +332,6 @@ def test_a_system_that_does_not_grant_its_own_limit_is_no_error(monkeypatch: pyt
     def refuse(*_: object) -> None:
         raise ValueError("current limit exceeds maximum limit")
 
-    monkeypatch.setattr(sockets.resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
-    monkeypatch.setattr(sockets.resource, "setrlimit", refuse)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
     raise_descriptor_limit()

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from tests.aio.drive import Pipe, fill, turns, until
-from viamillipede.aio import descriptors
 from viamillipede.aio.source import FILE_READ_BYTES, FileSource, Source, open_source
 from viamillipede.errors import LocalIOError
 
@@ -35,7 +34,7 @@ class Reader:
         """The next bytes, waiting for them."""
         while (data := self.once()) is None:
             calls = len(self._ready)
-            await until(lambda: len(self._ready) > calls)
+            await until(lambda: len(self._ready) > calls)  # noqa: B023 called in this turn only
         return data
 
     async def all(self) -> bytes:
@@ -74,7 +73,7 @@ def feed(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         else:
             pipe = Pipe(*os.pipe())
         if request.param == "fallback":
-            monkeypatch.setattr(descriptors.os, "open", _refuse)
+            monkeypatch.setattr(os, "open", _refuse)
         stack.callback(pipe.close)
         yield pipe.read_fd, lambda data: os.write(pipe.write_fd, data), pipe.close_write
 

@@ -1,9 +1,10 @@
 """Does with bytes in memory what the shell does with sockets, so that a test can drive one session by hand."""
 
 from viamillipede.config import KIB, MIB, Address, RxConfig, TxConfig
-from viamillipede.protocol.rx_session import Action, RxLeg, RxSession
+from viamillipede.protocol.rx_session import Action, RxSession
 from viamillipede.protocol.send_window import Frame
 from viamillipede.protocol.tx_session import TxSession
+from viamillipede.protocol.waiting_legs import RxLeg
 from viamillipede.protocol.wire import (
     FROM_RX,
     Ack,

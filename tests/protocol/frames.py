@@ -4,8 +4,8 @@ import random
 
 from tests.protocol.drive import Receiver, said
 from viamillipede.config import KIB
-from viamillipede.protocol.rx_session import RxLeg
 from viamillipede.protocol.send_window import Frame
+from viamillipede.protocol.waiting_legs import RxLeg
 from viamillipede.protocol.wire import Ack, Kind, encode_control
 
 DATA = random.Random(4).randbytes(64 * KIB)

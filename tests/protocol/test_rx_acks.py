@@ -6,7 +6,7 @@ import pytest
 
 from tests.protocol.drive import Receiver, said
 from tests.protocol.frames import DATA, big, data, end, told
-from viamillipede.config import ACK_DELAY_US, BLOCKED_US, HEARTBEAT_US, MIB, S_US, RxConfig
+from viamillipede.config import ACK_DELAY_US, BLOCKED_US, HEARTBEAT_US, MIB, RX_SILENT_US, S_US, TICK_US, RxConfig
 from viamillipede.errors import LimitReached, PeerLost
 from viamillipede.protocol.wire import Ack, Kind, Waiting, encode_control
 
@@ -147,3 +147,48 @@ def test_the_ranges_of_an_acknowledgement_are_limited() -> None:
     ((_, decoded),) = said(ack.encode())
     assert decoded == ack
     assert struct.calcsize("!QQ") * 256 + 16 + 40 == len(ack.encode())
+
+
+# Legs that say nothing ----------------------------------------------------------------------------------
+
+
+def silence(receiver: Receiver, from_us: int, to_us: int) -> list[tuple[int, int]]:
+    """Ticks without a word from tx; returns (when, leg) as soon as any leg is called silent."""
+    for now_us in range(from_us, to_us, TICK_US):
+        if found := receiver.rx.silent(now_us):
+            return [(now_us, leg.number) for leg in found]
+    return []
+
+
+def test_a_leg_that_says_nothing_is_silent_and_a_beat_is_enough() -> None:
+    receiver = Receiver()
+    receiver.leg(0)
+    second = receiver.leg(1)
+    assert silence(receiver, 0, RX_SILENT_US) == []
+    receiver.feed(second, encode_control(Kind.BEAT), RX_SILENT_US - 1)
+    assert silence(receiver, RX_SILENT_US, RX_SILENT_US + 1) == [(RX_SILENT_US, 0)]
+    assert receiver.output == b"" and receiver.rx.next_ack(RX_SILENT_US) is None
+
+
+def test_a_leg_that_rx_does_not_read_is_not_silent() -> None:
+    receiver = Receiver()
+    waits = receiver.leg(0)
+    receiver.feed(waits, data(1), 0)
+    assert silence(receiver, 0, 2 * RX_SILENT_US) == []
+    receiver = Receiver()
+    receiver.leg(0)
+    receiver.rx.on_output_blocked(0)
+    assert silence(receiver, 0, 10 * RX_SILENT_US) == []
+    open_us = 10 * RX_SILENT_US
+    receiver.open(open_us)
+    assert silence(receiver, open_us, open_us + RX_SILENT_US) == []  # it had no chance to be heard before
+    assert silence(receiver, open_us + RX_SILENT_US, open_us + 2 * RX_SILENT_US) == [(open_us + RX_SILENT_US, 0)]
+
+
+def test_our_own_sleep_is_not_the_silence_of_tx() -> None:
+    receiver = Receiver()
+    receiver.leg(0)
+    assert silence(receiver, 0, S_US) == []
+    assert silence(receiver, 1000 * S_US, 1000 * S_US + RX_SILENT_US) == []
+    woken_us = 1000 * S_US + RX_SILENT_US
+    assert silence(receiver, woken_us, woken_us + S_US) == [(woken_us, 0)]

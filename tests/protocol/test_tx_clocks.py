@@ -1,7 +1,7 @@
 """Which legs the transmitter replaces, and which it must leave alone."""
 
 from tests.protocol.drive import Sender
-from viamillipede.config import KIB, LEG_SILENT_US, LEG_STUCK_US, S_US, TICK_US
+from viamillipede.config import HEARTBEAT_US, KIB, LEG_SILENT_US, LEG_STUCK_US, S_US, TICK_US
 from viamillipede.protocol.wire import Waiting
 
 
@@ -120,3 +120,15 @@ def test_a_leg_that_never_takes_its_first_bytes_is_stuck_although_it_carries_not
     heard = {0: Waiting.FRAME, 1: Waiting.FRAME}
     found = watch(sender, S_US, S_US + 2 * LEG_STUCK_US, heard)
     assert [(leg, why) for _, leg, why in found] == [(0, "stuck")]
+
+
+def test_idle_legs_say_that_tx_is_alive_and_busy_ones_need_not() -> None:
+    sender = two_legs(carrying=False)
+    assert sender.tx.heartbeats(HEARTBEAT_US - 1) == []
+    sender.input(bytes(KIB))
+    assignment = sender.tx.next_assignment(0)
+    assert assignment is not None and assignment[0] == 0
+    assert sender.tx.heartbeats(HEARTBEAT_US) == [1]  # what the first sends says as much
+    sender.tx.on_idle(0)
+    assert 1 not in sender.tx.heartbeats(2 * HEARTBEAT_US - 1)
+    assert 1 in sender.tx.heartbeats(2 * HEARTBEAT_US)

@@ -136,7 +136,7 @@ class TxConnection:
             sock.close()
         queued = self._program.session.on_leg_lost(self.leg, closed_by_peer, now_us())
         self.restarts += 1
-        self._program.log.say(LEG, f"{self!r}: {reason}; {queued} frames go to others")
+        self._program.log.say(LEG, f"{self!r}: {reason}" + (f"; {queued} frames go to others" if queued else ""))
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(None)
         self._program.pump_soon()
