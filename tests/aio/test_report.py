@@ -144,10 +144,16 @@ async def test_tx_says_what_it_waits_for(pipe: Pipe) -> None:
             assert shape(program.dump(), 1).startswith("the network, for 2.")
 
 
-async def test_tx_waits_for_the_last_word() -> None:
-    _, _, tx = await transfer(b"x", {})
-    tx.session.presence.alone_since_us = None
-    assert "  waiting for: the receiver's word\n" in report.dump_tx(tx)
+async def test_tx_waits_for_the_last_word(pipe: Pipe) -> None:
+    pipe.close_write()
+    with nonblocking_server() as server:
+        async with transmitting(pipe.read_fd, server.getsockname()[1]) as (program, _):
+            peer, _ = await accept_leg(server)
+            with peer.sock:
+                await peer.hear(Kind.END)
+                await peer.say(all_arrived(1, 0))
+                await until(lambda: program.session.window.oldest() is None)
+                assert shape(program.dump(), 1) == "the receiver's word"
 
 
 async def test_rx_says_what_it_waits_for(pipe: Pipe) -> None:

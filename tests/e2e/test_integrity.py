@@ -102,6 +102,8 @@ def test_chaos_of_each_kind(stage: Stage, kind: str, threads: int) -> None:
     assert faults == len(re.findall(rf"chaos, {kind}$", tx.said, re.MULTILINE)) > 0
     if kind == "corrupt":
         assert rx.closing("corrupted and sent again") + tx.closing("restarts?") > 0
+    elif kind == "stall" and threads > 1:  # a frame that hangs is brought by another leg before its own is given up
+        assert tx.closing("retransmitted") > 0
     else:
         assert tx.closing("restarts?") > 0 and tx.closing("retransmitted") > 0
 

@@ -76,10 +76,10 @@ def cuts_in_turn(kind: str, way: int, cuts: list[int]) -> list[Fault]:
 def test_a_leg_cut_at_any_byte(stage: Stage, kind: str, way: int) -> None:
     """In mid-greeting, in mid-header, in mid-frame, in mid-acknowledgement, and between them."""
     faults = cuts_in_turn(kind, way, CUTS_UP if way == UP else CUTS_DOWN)
-    rx = stage.rx("regroup", "60s", "verbose", 3)
+    rx = stage.rx("regroup", "60s")
     proxy = stage.proxy(rx)
     proxy.plan = lambda number: faults[number] if number < len(faults) else None
-    tx = stage.tx(proxy, "frame", FRAME, "threads", 4, "regroup", "60s", "verbose", 3)
+    tx = stage.tx(proxy, "frame", FRAME, "threads", 4, "regroup", "60s")
     transfer_until_all_have_broken(proxy, rx, tx, len(faults))
     accepted = sum(fault.after >= (GREETING_BYTES if way == UP else ANSWER_BYTES) for fault in faults)
     assert tx.closing("restart") >= accepted * 9 // 10  # a leg may break a second time before it was up again
@@ -114,7 +114,7 @@ def test_a_leg_that_stalls(stage: Stage, kind: str, way: int) -> None:
     endless = Endless()
     tx.feed(endless)
     number = 0
-    while proxy.faults < len(cuts) or tx.said.count("frames go to others") < 0 or number < 500:
+    while proxy.faults < len(cuts) or number < 500:
         assert read_exactly(rx.output, len(BLOCK)) == Endless.block(number)
         number += 1
     endless.enough.set()
@@ -244,4 +244,4 @@ def test_an_outage_that_lasts_too_long_ends_both_sides(stage: Stage) -> None:
     proxy.plan = lambda number: Fault("deaf")
     proxy.strike("deaf")
     assert "the network was down for too long; 6 bytes were delivered" in tx.ends(5)
-    assert "incomplete at byte 6" in rx.ends(5, PATIENCE_S)
+    assert "the network was down for too long; the stream ends incomplete at byte 6" in rx.ends(5)

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 
-from tests.sim.world import run_seed
+from tests.sim.world import COVERED, run_seed
 
 FIRST_DEFAULT = 1
 
@@ -35,6 +35,9 @@ def run_many(count: int, first: int) -> int:
                 print(f"seed {seed} failed: {error}\n    again: scripts/sim seed {seed}", flush=True)
     for what, number in sorted(covered.items()):
         print(f"{number:10} {what}")
+    for what in COVERED:
+        if not covered[what]:
+            print(f"never happened: {what}")
     print(f"{count} seeds from {first} on, {failed} failed, {time.monotonic() - begun:.1f} s")
     return 1 if failed else 0
 
@@ -52,7 +55,7 @@ def main(words: list[str]) -> int:
         if "seed" in words:
             raise ValueError
     except ValueError:
-        print(__doc__.strip(), file=sys.stderr)
+        print((__doc__ or "").strip(), file=sys.stderr)
         return 2
     return run_many(numbers[0], numbers[1] if len(numbers) > 1 else FIRST_DEFAULT)
 

@@ -6,7 +6,8 @@ from tests.sim.links import Connection
 from viamillipede.config import GREETING_US, S_US, TICK_US, RxConfig
 from viamillipede.errors import FrameError
 from viamillipede.protocol.reassembly import Plan
-from viamillipede.protocol.rx_session import Action, RxLeg, RxSession
+from viamillipede.protocol.rx_session import Action, RxSession
+from viamillipede.protocol.waiting_legs import RxLeg
 from viamillipede.protocol.wire import GREETING_BYTES, Verdict, decode_greeting_untrusted
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class RxConnection:
         self.leg: RxLeg | None = None
         self.backlog = bytearray()
         self.polled = True  # for reading; a leg that waits is not
+        self.waits: tuple[object, int] = (None, 0)  # with which copy, since when
 
 
 class RxSide:
@@ -98,6 +100,7 @@ class RxSide:
         self.stored_bytes = 0
         self._blocked: list[RxConnection] = []  # legs that would move bytes to the output, which is full
         self._timer_us = -1
+        self._blocked_us = 0  # when the output was last seen blocked
         self._begun: dict[int, int] = {}  # connection -> the lowest frame that was read aside from it
         self._bringers: dict[int, int] = {}  # frame -> who brought its beginning
         world.after(TICK_US, self._tick)
@@ -169,6 +172,8 @@ class RxSide:
             action, what = session.step(leg, self.world.now_us)
             if action is Action.WAIT:
                 mine.polled = False
+                if mine.waits[0] is not leg.copy:
+                    mine.waits = leg.copy, self.world.now_us
                 return
             wanted = what if isinstance(what, int) else len(what)
             assert wanted, "reading no bytes looks like the end of the connection"
@@ -271,7 +276,7 @@ class RxSide:
         else:
             raise AssertionError("acknowledgements without end")
         for mine in list(self.connections.values()):
-            if mine.leg is not None and mine.leg.outbox or mine.backlog:
+            if (mine.leg is not None and mine.leg.outbox) or mine.backlog:
                 self._flush(mine)
         self._check_waiting()
         deadline_us = session.deadline_us()
@@ -280,11 +285,15 @@ class RxSide:
             self.world.after(max(0, deadline_us - now_us), self._on_deadline)
 
     def _check_waiting(self) -> None:
-        """Whoever waits has a reason to: nobody was forgotten."""
+        """Whoever waits has a reason to, and not for long while the output starves: nobody was forgotten."""
+        if self.session.output_blocked:
+            self._blocked_us = self.world.now_us
         for mine in self.connections.values():
             if not mine.polled and mine not in self._blocked and mine.leg is not None and mine.leg.copy is not None:
                 plan, count = self.session.reassembly.plan(mine.leg.copy)
                 partly = plan is Plan.DISCARD and count < mine.leg.copy.left()  # another leg brings the same frame
+                waits_us = self.world.now_us - max(mine.waits[1], self._blocked_us)
+                assert waits_us < 4 * TICK_US, f"leg {mine.leg.number} is not read although the output starves"
                 assert plan is Plan.WAIT or partly, f"leg {mine.leg.number} waits, but could {plan.value}"
 
     def _on_deadline(self) -> None:

@@ -82,7 +82,10 @@ class Reassembly:
 
     # ---- a copy ---------------------------------------------------------------------------------
     def on_header_untrusted(self, header: Header) -> Copy:
-        """A leg begins to bring a frame. FrameError if it cannot be one of this stream."""
+        """A leg begins to bring a frame. FrameError if it cannot be one of this stream.
+
+        IntegrityError, here and wherever bytes complete a frame: the frames contradict one another.
+        """
         seq, offset, length = header.seq, header.offset, header.length
         if self.total is not None and seq >= self.due_seq:
             raise FrameError(f"frame {seq} lies behind the end of the stream")

@@ -151,7 +151,10 @@ class RxSession:
         return None
 
     def advance_untrusted(self, leg: RxLeg, count: int, now_us: int) -> None:
-        """`count` bytes went where `step` said. FrameError: the leg must die. RemoteFailed: tx gave up."""
+        """`count` bytes went where `step` said.
+
+        FrameError: the leg must die. RemoteFailed: tx gave up. IntegrityError: the stream contradicts itself.
+        """
         leg.bytes_received += count
         leg.heard_us = now_us
         copy = leg.copy

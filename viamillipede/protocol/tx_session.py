@@ -130,6 +130,7 @@ class TxSession:
         if answer.verdict is not Verdict.ACCEPTED:
             return _REFUSALS[answer.verdict]
         if not self.presence.contacted:
+            assert not self.window.head, "nothing is read before rx has said what its window is"
             self._receiver = answer.receiver
             self.checksum = bool(answer.features & FEATURE_CHECKSUM)
             window_bytes = min(self._config.window_bytes, answer.window_bytes)

@@ -116,8 +116,8 @@ class WaitingLegs:
             return
         self.read_ahead, self._calm = True, 0
         for leg in list(self._waiting.values()):
-            if leg.copy is not None:
-                self._set_aside(leg.copy, leg.waiting_since_us)
+            assert leg.copy is not None, "a leg without a copy waits"
+            self._set_aside(leg.copy, leg.waiting_since_us)
             self.stop(leg)
             self._runnable.append(leg)
 
