@@ -39,6 +39,7 @@ class TxConnection:
         self.rank = 0
         self.restarts = 0
         self._buffers: list[memoryview] = []  # what of the current frame, and of a last word, is still to be sent
+        self._informed = False  # rx has said on this leg how things stand
         self._busy = False  # with a frame
         self._frame_bytes = 0  # the size that the socket's limit suits
         self._watch: Watch
@@ -115,14 +116,12 @@ class TxConnection:
     def _up(self, sock: socket.socket) -> None:
         program = self._program
         self.sock = sock
-        self._buffers, self._busy, self._stalled, self._frame_bytes = [], False, False, 0
+        self._buffers, self._informed, self._busy, self._stalled, self._frame_bytes = [], False, False, False, 0
         self._lost = self._loop.create_future()
         self._watch = program.poller.watch(sock.fileno(), self._on_readable, self._on_writable)
         program.poller.want(self._watch, READ)
         program.log.say(LEG, f"{self!r}: up")
         program.on_leg_up()
-        program.session.on_idle(self.leg)
-        program.pump()
 
     def drop(self, reason: str, closed_by_peer: bool, reset: bool = True) -> None:
         """The leg is lost: its frames go to others. Idempotent."""
@@ -220,6 +219,9 @@ class TxConnection:
         except FrameError as error:
             self.drop(str(error), closed_by_peer=False)
             return
+        if not self._informed:  # before, it might send what arrived long ago, again and again
+            self._informed = True
+            program.session.on_idle(self.leg)
         program.on_message()
 
     # ---- chaos ----------------------------------------------------------------------------------
