@@ -237,7 +237,10 @@ async def accept_leg(listener: socket.socket, answer: Answer | None = None) -> t
     peer = Peer(sock)
     try:
         heard = decode_greeting_untrusted(await peer.exactly(GREETING_BYTES))
-        await peer.say((answer or Answer(Verdict.ACCEPTED, heard.features, RECEIVER, 64 * MIB)).encode())
+        answer = answer or Answer(Verdict.ACCEPTED, heard.features, RECEIVER, 64 * MIB)
+        await peer.say(answer.encode())
+        if answer.verdict is Verdict.ACCEPTED:  # a leg is first told how things stand
+            await peer.say(Ack(0, 0, Waiting.FRAME, 0).encode())
     except BaseException:
         sock.close()
         raise

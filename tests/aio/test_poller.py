@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.aio.drive import fill, tcp_pair, turns, until
+from tests.aio.drive import Pipe, fill, tcp_pair, turns, until
 from viamillipede.aio import poller as module
 from viamillipede.aio.poller import READ, WRITE, EpollPoller, Poller, Watch, open_poller
 from viamillipede.aio.sockets import close_with_reset
@@ -109,6 +109,30 @@ async def test_whoever_wants_anything_finds_out_about_the_end(
         await turns()
         assert sorted(watched.fired) == list(events)
         watched.close()
+
+
+@pytest.mark.parametrize("event", [READ, WRITE])
+async def test_an_end_that_is_neither_readable_nor_writable_is_found(
+    poller_type: type[Poller], pipe: Pipe, event: int
+) -> None:
+    """epoll says only that a pipe without writer hung up, and that a full one without reader has an error."""
+    fired: list[int] = []
+    os.set_blocking(pipe.write_fd, False)
+    fill(lambda block: os.write(pipe.write_fd, block))
+    with polling(poller_type) as poller:
+        if event == READ:
+            os.read(pipe.read_fd, 1 << 20)
+        watched = poller.watch(
+            pipe.read_fd if event == READ else pipe.write_fd, lambda: fired.append(READ), lambda: fired.append(WRITE)
+        )
+        poller.want(watched, event)
+        await turns()
+        assert fired == []
+        (pipe.close_write if event == READ else pipe.close_read)()
+        await until(lambda: fired)
+        await turns()
+        assert fired == [event]
+        poller.forget(watched)
 
 
 async def test_an_end_that_came_before_it_was_wanted_is_found(poller_type: type[Poller], pair: Pair) -> None:

@@ -8,6 +8,7 @@ import pytest
 from tests.aio.drive import (
     Pipe,
     accept_leg,
+    all_arrived,
     data,
     fill,
     leg_to,

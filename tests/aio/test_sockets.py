@@ -229,6 +229,16 @@ async def test_a_family_that_the_kernel_does_not_have_is_passed_over(monkeypatch
             assert sock.getpeername() == (V4, port)
 
 
+async def test_one_refusal_among_several_failures_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    with nobody() as closed, monkeypatch.context() as patched:
+        loop = OneLoop(found((V4, closed), (V6, closed, 0, 0)))
+        patched.setattr(asyncio, "get_running_loop", lambda: loop)
+        fail_sockets(patched, socket.AF_INET6, OSError(97, "Address family not supported by protocol"))
+        with pytest.raises(DialError, match="Address family not supported") as caught:
+            await dial(Address("name", closed), None)
+    assert caught.value.refused
+
+
 async def test_no_descriptor_left_is_an_attempt_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched, pytest.raises(DialError, match=r"^Too many open files$") as caught:
         fail_sockets(patched, socket.AF_INET, OSError(24, "Too many open files"))

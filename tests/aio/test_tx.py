@@ -144,6 +144,29 @@ async def test_memory_is_bounded_while_nothing_is_acknowledged(pipe: Pipe) -> No
         assert not task.done()
 
 
+async def test_an_input_that_has_nothing_is_not_asked_again(pipe: Pipe) -> None:
+    async with begun(pipe) as (program, task, peer, _):
+        await until(lambda: program.session.legs)
+        await turns()
+        asked = []
+
+        class Impatient:
+            def read_into(self, view: memoryview) -> int | None:
+                asked.append(len(view))
+                return None
+
+        patient, program.source = program.source, Impatient()
+        heard_us = program.session.legs[0].heard_us
+        await peer.say(all_arrived(0, 0))
+        await until(lambda: program.session.legs[0].heard_us > heard_us)
+        await turns()
+        program.source = patient
+        assert asked == []
+        pipe.close_write()
+        assert await frames(peer) == b""
+        await confirm(peer, task, 0)
+
+
 # How it ends ------------------------------------------------------------------------------------------------
 
 

@@ -141,7 +141,7 @@ async def test_one_dead_address_is_named_and_the_other_carries(pipe: Pipe) -> No
 async def up(pipe: Pipe, **words: Any) -> AsyncIterator[tuple[Any, "asyncio.Task[None]", Peer]]:
     """A transmitter whose leg was accepted."""
     async with dialled(pipe, **words) as (program, task, peer, _):
-        await peer.say(ACCEPTED)
+        await peer.say(ACCEPTED + all_arrived(0, 0))
         await until(lambda: program.connections[0].sock)
         yield program, task, peer
 

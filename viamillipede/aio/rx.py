@@ -134,7 +134,7 @@ class Receiver(Program):
             for _ in range(STEPS_MAX):
                 if not current.open or not current.advance(now):
                     break
-                if current.leg.plan is Plan.STORE:
+                if current.leg.plan is Plan.STORE or current.leg.copy is None:  # a whole frame may let others follow
                     self._drain()
             else:
                 current.listen()  # more may be there: the loop comes back to it
