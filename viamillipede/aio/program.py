@@ -34,6 +34,7 @@ class Program:
         self.presence: Presence
         self._group: asyncio.TaskGroup
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ending = False  # no new task: nobody would cancel it
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_us = 0
         self._outage_told_us = 0
@@ -54,6 +55,9 @@ class Program:
     async def farewell(self, failure: BaseException | None) -> None:
         """Tell the other side how it ended; cancelled after FAREWELL_US."""
         raise NotImplementedError
+
+    def stop(self) -> None:
+        """The farewell is over: begin nothing new."""
 
     def dump(self) -> str:
         """How things stand, as text of several lines."""
@@ -76,6 +80,8 @@ class Program:
                 try:
                     failure = await self._bounded_farewell(failure) or failure
                 finally:
+                    self._ending = True
+                    self.stop()
                     self.set_alarm(None)
                     for task in self._tasks:
                         task.cancel()
@@ -95,8 +101,11 @@ class Program:
         results = await asyncio.gather(farewell, hurry, return_exceptions=True)
         return results[0] if isinstance(results[0], Exception) and failure is None else None
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task of this program; its failure is the program's."""
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        """A task of this program, whose failure is the program's; None when the program is ending."""
+        if self._ending:
+            coroutine.close()
+            return None
         task = self._group.create_task(self._guard(coroutine))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -64,9 +64,13 @@ class Receiver(Program):
     def start(self) -> None:
         """See Program."""
         for listener in self.listeners:
-            self.loop.add_reader(listener.fileno(), self._accept, listener)
+            self._listen_on(listener)
         port = self.listeners[0].getsockname()[1]
         self.log.say(WARNING, f"listening on port {port}")
+
+    def _listen_on(self, listener: socket.socket) -> None:
+        if listener in self.listeners:
+            self.loop.add_reader(listener.fileno(), self._accept, listener)
 
     # ---- connections ----------------------------------------------------------------------------
     def _accept(self, listener: socket.socket) -> None:
@@ -78,7 +82,7 @@ class Receiver(Program):
             except OSError as error:  # out of descriptors: those who wait in the backlog can wait a little longer
                 self.log.say(WARNING, f"cannot accept a connection: {why(error)}")
                 self.loop.remove_reader(listener.fileno())
-                self.loop.call_later(1, self.loop.add_reader, listener.fileno(), self._accept, listener)
+                self.loop.call_later(1, self._listen_on, listener)
                 return
             sock.setblocking(False)
             if len(self._ungreeted) >= STRANGERS_MAX:
@@ -86,7 +90,12 @@ class Receiver(Program):
                 del self._ungreeted[oldest]
                 oldest.cancel()
                 self._on_stranger("the one that waited longest", "too many connections that do not greet")
-            self._ungreeted[self.spawn(self._serve(sock, _spell(address)))] = None
+            task = self.spawn(self._serve(sock, _spell(address)))
+            if task is None:
+                sock.close()
+                return
+            task.add_done_callback(lambda _, sock=sock: sock.close())  # type: ignore[misc]  # cancelled before it began
+            self._ungreeted[task] = None
 
     async def _serve(self, sock: socket.socket, peer: str) -> None:
         task = asyncio.current_task()
@@ -259,11 +268,11 @@ class Receiver(Program):
         """See Program."""
         return report.dump_rx(self)
 
-    def close(self) -> None:
-        """Give the port back."""
-        for listener in self.listeners:
-            self.loop.remove_reader(listener.fileno())
-            listener.close()
+    def stop(self) -> None:
+        """See Program. Gives the port back; idempotent."""
+        while self.listeners:
+            with self.listeners.pop() as listener:
+                self.loop.remove_reader(listener.fileno())
 
 
 def _spell(address: tuple[str, int]) -> str:
@@ -280,7 +289,7 @@ async def _receive(config: RxConfig) -> None:
             await program.run()
         status = ""
     finally:
-        program.close()
+        program.stop()
         program.log.say(WARNING, report.closing_rx(program, status))
 
 
