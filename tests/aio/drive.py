@@ -289,7 +289,7 @@ async def receiving(fd: int, **words: Any) -> AsyncIterator[tuple[Receiver, "asy
             finally:
                 await _finish(program, task)
     finally:
-        program.close()
+        program.stop()
 
 
 @contextlib.asynccontextmanager

@@ -11,6 +11,7 @@ import pytest
 from tests.aio.drive import turns, until
 from viamillipede.aio import program as module
 from viamillipede.aio.clock import now_us
+from viamillipede.aio.poller import WRITE
 from viamillipede.aio.program import Program
 from viamillipede.config import MS_US, S_US
 from viamillipede.errors import Interrupted, LocalIOError, PeerLost, Terminated
@@ -143,9 +144,13 @@ async def test_an_exception_anywhere_ends_the_program(where: str) -> None:
                 read_fd, write_fd = os.pipe()
                 stack.callback(os.close, read_fd)
                 stack.callback(os.close, write_fd)
-                watch = program.poller.watch(write_fd, fail, fail)
-                stack.callback(program.poller.forget, watch)
-                program.poller.want(watch, 4)
+
+                def forget_and_fail() -> None:
+                    program.poller.forget(watch)
+                    fail()
+
+                watch = program.poller.watch(write_fd, fail, forget_and_fail)
+                program.poller.want(watch, WRITE)
                 await until(program.outcome.done)
         elif where == "tick":
             program.ticking = fail

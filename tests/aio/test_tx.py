@@ -24,7 +24,7 @@ from tests.aio.drive import (
     until,
 )
 from viamillipede.aio.tx import FAREWELL_LEG
-from viamillipede.config import KIB, MIB, MS_US, Address, TxConfig
+from viamillipede.config import KIB, MIB, MS_US, S_US, Address, TxConfig
 from viamillipede.errors import (
     Interrupted,
     LocalIOError,
@@ -216,7 +216,7 @@ async def test_nobody_listens(pipe: Pipe) -> None:
     with socket.socket() as closed:
         closed.bind((HOST, 0))
         port = closed.getsockname()[1]
-        async with transmitting(pipe.read_fd, port, wait_us=100 * MS_US) as (_, task):
+        async with transmitting(pipe.read_fd, port, wait_us=S_US) as (_, task):
             with pytest.raises(NoContact, match=f"no contact: {HOST}:{port}: Connection refused"):
                 await task
 
@@ -324,12 +324,13 @@ async def test_the_smaller_window_of_the_two_counts() -> None:
 async def test_every_leg_is_numbered_and_the_config_is_kept(pipe: Pipe) -> None:
     async with begun(pipe, threads=3, checksum=True) as (program, _, _, server):
         legs = set()
-        for _ in range(2):
-            peer, heard = await accept_leg(server)
-            peer.sock.close()
-            legs.add(heard.leg)
-            assert heard.features == FEATURE_CHECKSUM
-        assert legs == {1, 2}
+        with contextlib.ExitStack() as stack:
+            for _ in range(2):
+                other, heard = await accept_leg(server)
+                stack.enter_context(other.sock)
+                legs.add(heard.leg)
+                assert heard.features == FEATURE_CHECKSUM
+            assert legs == {1, 2}
         assert program.config == TxConfig(
             verbose=0, threads=3, checksum=True, addresses=(Address(HOST, server.getsockname()[1]),)
         )
