@@ -69,7 +69,7 @@ class Receiver(Program):
         self.log.say(WARNING, f"listening on port {port}")
 
     def _listen_on(self, listener: socket.socket) -> None:
-        if listener in self.listeners:
+        if listener.fileno() >= 0:  # else it was closed meanwhile
             self.loop.add_reader(listener.fileno(), self._accept, listener)
 
     # ---- connections ----------------------------------------------------------------------------
