@@ -94,13 +94,15 @@ class Side:
         env["PYTHONWARNINGS"] = "default"  # what is destroyed unfinished is told, and `finish` sees it
         self.process = subprocess.Popen(
             [*wrapper, sys.executable, "-m", "viamillipede", *map(str, words)],
-            stdin=stdin, stdout=stdout, stderr=subprocess.PIPE if stderr is None else stderr, bufsize=0, cwd=ROOT, env=env,
+            stdin=stdin, stdout=stdout, stderr=subprocess.PIPE if stderr is None else stderr,
+            bufsize=0, cwd=ROOT, env=env,
         )  # fmt: skip
         self.pid = self.process.pid
         self.port = 0
         self._lines: list[str] = []
         self._news = threading.Condition()
         self._ended = False
+        self.fed = threading.Event()  # all that `feed` was given has been taken
         self._threads: list[threading.Thread] = []
         if stderr is None:
             self._spawn(self._collect)
@@ -191,6 +193,7 @@ class Side:
                 view = memoryview(piece)
                 while view:
                     view = view[os.write(self.input, view) :]
+            self.fed.set()
         if then_close:
             self.end_input()
 

@@ -10,7 +10,15 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from tests.e2e.helpers import LOOPBACK, Side, Stage, eventually, read_all, read_exactly, some_bytes, whole
-from viamillipede.protocol.wire import ANSWER_BYTES, GREETING_BYTES, VERSION, Answer, Greeting, Verdict, decode_answer_untrusted
+from viamillipede.protocol.wire import (
+    ANSWER_BYTES,
+    GREETING_BYTES,
+    VERSION,
+    Answer,
+    Greeting,
+    Verdict,
+    decode_answer_untrusted,
+)
 
 NOBODY = "127.0.0.3"  # on loopback, and nobody listens there
 

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import threading
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -141,7 +142,7 @@ def test_a_named_pipe_in_and_out(stage: Stage, tmp_path: Path) -> None:
     sink.close()
     tx = stage.tx(rx, stdin=source)
     source.close()
-    thread = threading.Thread(target=lambda: (write_all(writer.fileno(), data), writer.close()))
+    thread = threading.Thread(target=write_all, args=(writer, data))
     thread.start()
     assert read_all(reader.fileno()) == data
     thread.join(PATIENCE_S)
@@ -149,11 +150,12 @@ def test_a_named_pipe_in_and_out(stage: Stage, tmp_path: Path) -> None:
     rx.ends(0)
 
 
-def write_all(fd: int, data: bytes) -> None:
-    """All of it."""
+def write_all(writer: FileIO, data: bytes) -> None:
+    """All of it, and then the end."""
     view = memoryview(data)
     while view:
-        view = view[os.write(fd, view) :]
+        view = view[writer.write(view) :]
+    writer.close()
 
 
 def test_sockets_in_and_out(stage: Stage) -> None:

@@ -1,6 +1,5 @@
 """How a transfer ends when it cannot be completed: the right status on both sides, the reason in words, no hang."""
 
-import os
 import re
 import signal
 import socket
@@ -222,6 +221,20 @@ def test_a_signal_ends_both_sides(stage: Stage, first: str, state: str, number: 
     assert re.search(f"the (transmitter|receiver) gave up.*: {word}", said)
     for side in (tx, rx):
         assert side.closing_line().startswith(f"viamillipede {side.role}: incomplete, ")
+
+
+@pytest.mark.parametrize("first", ["tx", "rx"])
+def test_a_signal_while_legs_are_still_coming_up(stage: Stage, first: str) -> None:
+    """The first byte has come by the first leg, the others are being dialled and accepted: nobody stays behind."""
+    for threads in (8, 16, 32, 64, 128):
+        rx = stage.rx()
+        tx = stage.tx(rx, "threads", threads)
+        tx.write(b"hello")
+        assert read_exactly(rx.output, 5) == b"hello"
+        signalled, other = (tx, rx) if first == "tx" else (rx, tx)
+        signalled.signal(signal.SIGINT)
+        signalled.ends(130, DEAD_WITHIN_S)
+        other.ends(8, DEAD_WITHIN_S)
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.helpers import KIB, MIB, PATIENCE_S, Side, Stage, eventually, read_all, read_exactly, some_bytes
+from tests.e2e.helpers import KIB, MIB, Side, Stage, eventually, read_all, read_exactly, some_bytes
 from tests.e2e.proxy import DOWN, UP, Fault, Pace, Proxy
 from viamillipede.protocol.wire import ANSWER_BYTES, GREETING_BYTES, HEADER_BYTES
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.helpers import MIB, Side, Stage, eventually, read_all, read_exactly, some_bytes, write_while_taken
+from tests.e2e.helpers import MIB, PATIENCE_S, Side, Stage, read_all, read_exactly, some_bytes, write_while_taken
 
 BLOCK = some_bytes(MIB)
 FIXED_BYTES = 64 * MIB  # beside the window: the interpreter, the libraries, a state per leg
@@ -49,11 +49,12 @@ def test_memory_is_bounded_when_a_file_takes_the_output(stage: Stage) -> None:
     rx = stage.rx("window", "64M", stdout=null)
     tx = stage.tx(rx, "window", "64M", "threads", 32, "frame", "4k")
     tx.feed(blocks(192), then_close=False)
-    eventually(lambda: write_while_taken(tx.input, 0.2, most=1) > 0 and tx.process.poll() is None, "all was taken")
+    assert tx.fed.wait(PATIENCE_S)
     for side in (tx, rx):
         assert side.peak_memory() <= 64 * MIB + FIXED_BYTES, side.role
-    tx.kill()
-    rx.kill()
+    tx.end_input()
+    tx.ends(0)
+    rx.ends(0)
 
 
 @pytest.mark.slow
@@ -84,7 +85,7 @@ def dump_that_says(side: Side, pattern: str, legs: int) -> str:
     for number in range(1, 100):
         side.signal(signal.SIGUSR1)
         found = side.hear(r"^  waiting for: (.*)", number)[1]
-        side.hear(r"^ +\d+  (127\.0\.0\.1|\[::1\]):\d+ +(idle|busy|wait)", number * legs)
+        side.hear(r"^ +\d+  (127\.0\.0\.1|\[::1\]):\d+ +(idle|busy|wait|direct|store|discard)", number * legs)
         if re.match(pattern, found):
             return side.said.rpartition(f"viamillipede {side.role}: ")[2]
         time.sleep(0.05)  # what it waits for changes by itself, a moment later

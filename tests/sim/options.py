@@ -81,7 +81,7 @@ def draw(seed: int) -> Options:
     rng = random.Random(seed)
     calm = rng.random() < 0.2
     frame = rng.choice((KIB, KIB, 2 * KIB, 4 * KIB, 4 * KIB, 16 * KIB, 64 * KIB))
-    window = max(64 * KIB, frame * rng.choice((1, 4, 6, 11, 25, 50))) + rng.choice((0, 0, rng.randrange(64 * KIB)))
+    window = max(64 * KIB, frame * rng.choice((1, 4, 6, 11, 25, 50))) + rng.choice((0, rng.randrange(64 * KIB)))
     total = _draw_total(rng, min(frame, window // 4))
     count = rng.choices(
         (1, 2, 3, 4, rng.randint(5, 8), rng.randint(9, 12), rng.randint(40, 48)), (2, 3, 3, 3, 3, 2, 0.3)

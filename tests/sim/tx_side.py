@@ -40,6 +40,7 @@ class TxSide:
         self.session = TxSession(config, b"session of a sim", world.now_us)
         self.connections: dict[int, TxConnection] = {}  # leg -> its connection, also before it is up
         self.replaced = 0
+        self.limit_bytes = 0  # of the window at first contact
         self._rx_waits_us = 0  # when rx was last seen waiting for its output
         self._input_left = options.total_bytes
         self._available = 0  # bytes that the source has ready
@@ -141,6 +142,7 @@ class TxSide:
         refusal = self.session.on_answer(mine.leg, mine.rank, answer, self.world.now_us)
         assert not refusal, refusal
         mine.up = True
+        self.limit_bytes = self.limit_bytes or self.session.window.limit_bytes
         self.world.note(f"tx: leg {mine.leg} is up")
         self._offer(mine)
 
@@ -175,6 +177,8 @@ class TxSide:
         mine.outgoing = [(memoryview(frame.header), True)]
         if frame.length:
             mine.outgoing.append((payload, self.session.checksum))
+        if frame.sends > 1 and self.session.window.limit_bytes > self.limit_bytes:
+            self.world.count("sent again after growth")
         self.world.note(f"tx: leg {leg} sends {frame!r} for the {frame.sends}. time")
         self._flush(mine)
 
