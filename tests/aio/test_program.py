@@ -174,6 +174,7 @@ async def test_a_task_that_ends_well_is_forgotten() -> None:
     async with running(program):
         before = len(program._tasks)
         task = program.spawn(_nothing())
+        assert task is not None
         await task
         await turns(1)
         assert len(program._tasks) == before
@@ -194,7 +195,8 @@ async def test_no_task_outlives_the_program() -> None:
         await turns(1)
         program.outcome.set_result(None)
         await task
-    assert len(cancelled) == 3 and all(task.done() for task in tasks)
+    assert len(cancelled) == 3 and all(each is not None and each.done() for each in tasks)
+    assert program.spawn(stay()) is None  # nothing new begins once the end has begun
 
 
 # Farewell ---------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ FOUND = {
     4: "rx set its alarm into the past, again and again, once the stream was done",
     6: "a leg that waits while another one brings the same frame is not forgotten",
     43: "before the first round trip was measured, every frame was late after 100 ms",
+    172: "a leg that became very slow made every frame of the others look in time: nothing was hedged",
     330: "a slow link must not look stuck between two packets",
     409: "a frame in one piece was torn when the ring grew to a size that was no multiple of the old one",
     931: "a leg in a black hole was kept, because others had delivered its frames",

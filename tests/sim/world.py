@@ -30,7 +30,8 @@ COVERED = (
     "a frame from two legs", "aside, then direct", "calm worlds", "corrupted and sent again", "cut between",
     "cut in mid-frame", "cut in mid-header", "direct and stored in one stream", "discarded from the middle",
     "discarded whole", "due frame behind one read aside", "frame errors at rx", "frame errors at tx", "hedges",
-    "reader pauses", "sent again after growth", "replaced silent", "replaced stuck", "superseded", "survivor alone", "window growth",
+    "reader pauses", "sent again after growth", "replaced silent", "replaced stuck",
+    "superseded", "survivor alone", "window growth",
 )  # fmt: skip
 
 

@@ -233,7 +233,8 @@ class TxSession:
     def late_us(self) -> int:
         """A frame that has been on its leg for longer than this is late."""
         least_us = LATE_US_MIN if self.rtt.samples >= SAMPLES_LEAST else S_US  # RFC 6298, 2.1: unknown is a second
-        return max(least_us, 2 * self.rtt.timeout_us())
+        # One leg that became slow must not teach us patience with all: never more than for a stuck one.
+        return min(max(least_us, 2 * self.rtt.timeout_us()), LEG_STUCK_US)
 
     def heartbeats(self, now_us: int) -> list[int]:
         """The idle legs on which tx has said nothing for HEARTBEAT_US, and says BEAT now."""
