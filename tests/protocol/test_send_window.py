@@ -161,18 +161,19 @@ def test_headers_say_what_the_frame_is(checksum: bool) -> None:
 
 def test_frames_on_their_way_are_limited_in_number() -> None:
     made = window(MIB, 1024)
-    for _ in range(FRAMES_MAX):
-        put(made, b"x")
-        frame = made.cut(1024, 1 << 40)
+    for left in reversed(range(FRAMES_MAX)):
+        put(made, b"x" if left else b"xy")
+        frame = made.cut(1, 1 << 40)
         assert frame is not None
         made.assign(frame, 0, 0)
+    assert made.head > made.cut_end and made.fill_deadline_us() is None  # no clock runs for what may not go
     assert made.input_view() is None
     candidate = made.hedge_candidate()  # as full as any window
     assert made.room_bytes() and candidate is not None and candidate.seq == 0
     made.on_input_end()
     assert made.cut(1024, 1 << 50) is None  # not even the end frame
-    made.on_ack(ack(1))
-    assert send(made, 0).kind is Kind.END
+    made.on_ack(ack(2))
+    assert [send(made, 0).kind, send(made, 0).kind] == [Kind.DATA, Kind.END]
 
 
 # What comes back ----------------------------------------------------------------------------------------

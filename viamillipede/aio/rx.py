@@ -125,6 +125,8 @@ class Receiver(Program):
             self._ungreeted.pop(task, None)
 
     def _on_stranger(self, peer: str, reason: str) -> None:
+        if self.session.done or self.leaving:
+            return  # a leg of ours that had not greeted yet when tx heard the end is no stranger
         self.strangers += 1
         more = "; further ones are only counted" if self.strangers == 1 else ""
         self.log.say(WARNING if self.strangers == 1 else LEG, f"refused a stranger, {peer}: {reason}{more}")

@@ -115,8 +115,7 @@ class SendWindow:
             return self._cut_end_frame() if self.ended and not self.end_cut else None
         room = self._frame_room(frame_bytes)
         if open_bytes < room and not self.ended and self._unarrived:
-            fill_deadline_us = self.fill_deadline_us()
-            if self.room_bytes() and fill_deadline_us is not None and now_us < fill_deadline_us:
+            if self.room_bytes() and now_us < self._open_since_us + FILL_US:
                 return None
         length = min(open_bytes, room)
         payload_hash = 0
@@ -138,8 +137,10 @@ class SendWindow:
         return frame
 
     def fill_deadline_us(self) -> int | None:
-        """When a partly filled frame goes as it is."""
-        return self._open_since_us + FILL_US if self.head > self.cut_end else None
+        """When a partly filled frame goes as it is; None while there is none, or no frame may go."""
+        if self.head == self.cut_end or self.next_seq - self.arrived_next >= FRAMES_MAX:
+            return None
+        return self._open_since_us + FILL_US
 
     def payload(self, frame: Frame) -> memoryview:
         """The frame's payload, in one piece."""
