@@ -84,20 +84,19 @@ class Transmitter(Program):
         self.pump()
 
     def _read_input(self) -> bool:
-        """Whether the input has brought anything new."""
-        window = self.session.window
-        view = None if self._input_waits else window.input_view()
-        if view is None:
-            return False
-        count = self.source.read_into(view)
-        if count is None:
-            self._input_waits = True
-            return False
-        if count:
-            window.on_input(count, now_us())
-        else:
-            window.on_input_end()
-        return True
+        """Fill a frame, as far as the input has something. Whether it has brought anything new."""
+        window, source = self.session.window, self.source
+        before = window.head
+        while not self._input_waits and (view := window.input_view()) is not None:
+            count = source.read_into(view)
+            if count is None:
+                self._input_waits = True
+            elif count:
+                window.on_input(count, now_us())
+            else:
+                window.on_input_end()
+                return True
+        return window.head > before
 
     def on_input_ready(self) -> None:
         """The source has something, or has ended."""
