@@ -5,6 +5,7 @@ made into a tar once, in memory, and fed to tx as often as it takes, so that nei
 decides the rate; the sum over what is fed is taken before, over what arrives on its way.
 """
 
+import contextlib
 import hashlib
 import io
 import os
@@ -91,6 +92,21 @@ class End:
         self.thread.join()
 
 
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """SIGINT and SIGTERM wait for the end of the block, so that no process is started and then forgotten."""
+    caught: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {one: signal.signal(one, lambda number, _: caught.append(number)) for one in signals}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+        for number in caught:
+            signal.raise_signal(number)
+
+
 @dataclass
 class Received:
     """What came out of rx: its sum, its bytes, and when the last of them came (monotonic)."""
@@ -160,16 +176,18 @@ def transfer(program: list[str], tar: bytes, times: int) -> tuple[Received, floa
     threads: list[threading.Thread] = []
     try:
         words = ["0", "bind", "127.0.0.1", "verbose", "1"]
-        rx = End(program, "rx", words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-        ends.append(rx)
-        threads.append(threading.Thread(target=received.read, args=[rx.process.stdout]))
-        threads[-1].start()
+        with signals_held():
+            rx = End(program, "rx", words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            ends.append(rx)
+            threads.append(threading.Thread(target=received.read, args=[rx.process.stdout]))
+            threads[-1].start()
         words = ["127.0.0.1", str(listening_port(rx)), "threads", str(LEGS), "verbose", "1"]
         began_s = time.monotonic()
-        tx = End(program, "tx", words, stdin=subprocess.PIPE)
-        ends.append(tx)
-        threads.append(threading.Thread(target=feed, args=[tx.process.stdin, tar, times]))
-        threads[-1].start()
+        with signals_held():
+            tx = End(program, "tx", words, stdin=subprocess.PIPE)
+            ends.append(tx)
+            threads.append(threading.Thread(target=feed, args=[tx.process.stdin, tar, times]))
+            threads[-1].start()
         ended = {tx: tx.wait(TRANSFER_S), rx: rx.wait(AFTERWARDS_S)}
     finally:
         for end in ends:

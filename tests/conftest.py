@@ -7,6 +7,7 @@ that wants a helper process or a socket for longer than itself cannot have one; 
 import asyncio
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,14 @@ hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_configure() -> None:
-    """Open what libraries open once and keep for ever, so that no test is blamed for it."""
+    """Open what libraries open once and keep for ever, so that no test is blamed for it.
+
+    And let no ignored signal be inherited by the programs under test: a shell starts what runs in the background
+    with SIGINT ignored, nohup with SIGHUP. A handler that does nothing ignores it for us, and ends at an exec.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
     uvloop.new_event_loop().close()  # libuv's pipe for signals
     asyncio.new_event_loop().close()
 

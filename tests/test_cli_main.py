@@ -74,7 +74,9 @@ def test_failures_are_one_line(failure: type[Failure], install: Install, capfd: 
     install("viamillipede.aio.rx", "receive", raising(failure("first\nsecond")))
     assert main(list(RX)) == failure.exit_status
     out, err = capfd.readouterr()
-    assert (out, err) == ("", "viamillipede: first second\n" + (HINT if failure is UsageError else ""))
+    assert out == ""
+    told = f"viamillipede: first second\n{HINT}" if failure is UsageError else "viamillipede rx: first second\n"
+    assert err == told
 
 
 def test_interrupt_is_quiet(install: Install, capfd: pytest.CaptureFixture[str]) -> None:
@@ -92,7 +94,7 @@ def test_a_bug(
     assert main(list(TX)) == 1
     *before, last = capfd.readouterr().err.splitlines()
     assert last == (
-        "viamillipede: unexpected ZeroDivisionError: oh no (a bug; please report it with VIAMILLIPEDE_DEBUG=1)"
+        "viamillipede tx: unexpected ZeroDivisionError: oh no (a bug; please report it with VIAMILLIPEDE_DEBUG=1)"
     )
     assert before[:1] == (["Traceback (most recent call last):"] if debug == "1" else [])
 
@@ -110,7 +112,7 @@ def test_no_arguments(capfd: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["-h"], ["tx", "--help"], ["rx", "8834", "nonsense", "-h"]])
+@pytest.mark.parametrize("argv", [["--help"], ["help"], [*RX, "help"], ["tx", "--help"], [*RX, "nonsense", "-h"]])
 def test_help(argv: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 0
     assert capfd.readouterr() == (USAGE, "")
@@ -118,8 +120,24 @@ def test_help(argv: list[str], capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_version(install: Install, capfd: pytest.CaptureFixture[str]) -> None:
     install("viamillipede.protocol.wire", "VERSION", 7)
-    assert main(["--version"]) == 0
-    assert capfd.readouterr() == (f"viamillipede {__version__}, wire version 7\n", "")
+    for argv in (["--version"], ["version"], [*RX, "version"]):
+        assert main(argv) == 0
+        assert capfd.readouterr() == (f"viamillipede {__version__}, wire version 7\n", "")
+
+
+def test_a_variable_that_is_no_word_is_warned_of(
+    install: Install, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("viamillipede.aio.rx", "receive", lambda asked: 0)
+    for name, text in (("THREAD", "4"), ("ZZZZ", "1"), ("THREADS", "4"), ("DEBUG", "1"), ("EMPTY", "")):
+        monkeypatch.setenv(f"VIAMILLIPEDE_{name}", text)
+    assert main([*RX, "verbose", "0"]) == 0
+    assert capfd.readouterr() == ("", "")
+    assert main(list(RX)) == 0
+    assert capfd.readouterr().err.splitlines() == [
+        "viamillipede rx: no word has the variable VIAMILLIPEDE_THREAD; did you mean VIAMILLIPEDE_THREADS?",
+        "viamillipede rx: no word has the variable VIAMILLIPEDE_ZZZZ",
+    ]
 
 
 def test_version_is_that_of_the_wire(capfd: pytest.CaptureFixture[str]) -> None:
@@ -188,12 +206,12 @@ def test_closed_streams_are_refused() -> None:
     ended = run(*RX, shell=">&-")
     assert (ended.returncode, ended.stderr) == (
         LocalIOError.exit_status,
-        "viamillipede: standard output is closed; pipe it into something, or send it to a file\n",
+        "viamillipede rx: standard output is closed; pipe it into something, or send it to a file\n",
     )
     ended = run(*TX, shell="<&-")
     assert (ended.returncode, ended.stderr) == (
         LocalIOError.exit_status,
-        "viamillipede: standard input is closed; pipe something in\n",
+        "viamillipede tx: standard input is closed; pipe something in\n",
     )
 
 

@@ -43,6 +43,10 @@ def test_int_refused(text: str) -> None:
         ("64K", 64 * KIB),
         ("1m", MIB),
         ("1M", MIB),
+        ("64MB", 64 * MIB),
+        ("64MiB", 64 * MIB),
+        ("64mib", 64 * MIB),
+        ("100B", 100),
         ("3g", 3 * GIB),
         ("3G", 3 * GIB),
         ("2T", 2 * TIB),
@@ -54,7 +58,7 @@ def test_size(text: str, size: int) -> None:
     assert parse_size(text, 0, 4 * TIB) == size
 
 
-@pytest.mark.parametrize("text", [*NO_NUMBERS, "64MB", "64MiB", "k", "1 k", ".5k", "1.k", "1.5.2k", "1\u212a"])
+@pytest.mark.parametrize("text", [*NO_NUMBERS, "64ib", "64Bi", "64MBB", "k", "1 k", ".5k", "1.k", "1.5.2k", "1\u212a"])
 def test_size_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is not a size from 0 to 4T; write bytes, or k, M, G, T") as caught:
         parse_size(text, 0, 4 * TIB)

@@ -5,12 +5,12 @@ option out of a bare word (`threads 16` -> `--threads=16`), and docopt parses th
 programs are imported only when they run, so that help and refusals come at once.
 """
 
-import contextlib
 import dataclasses
 import difflib
 import functools
 import ipaddress
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +34,8 @@ from viamillipede.config import (
     RxConfig,
     TxConfig,
 )
-from viamillipede.errors import Exit, Failure, LocalIOError, UsageError
+from viamillipede.errors import Exit, Failure, UsageError
+from viamillipede.standard_streams import check_own_end, hold_descriptors, print_all, write_stderr
 from viamillipede.units import parse_duration_us, parse_int, parse_size, spell_size
 
 USAGE = """\
@@ -68,9 +69,9 @@ Options:
   --outage=DURATION     give up when the network was silent for so long
                         [default: 15m]
   --force               rx: write to a terminal all the same
-  --verbose=N           0 why it failed, 1 closing line and warnings, 2 session,
-                        3 legs, 5 retransmissions, 10 frames, 20 socket
-                        operations [default: 1]
+  --verbose=N           0 why it failed, 1 closing line and warnings, 2 session
+                        and lost legs, 3 every leg, 5 retransmissions,
+                        10 frames, 20 socket operations [default: 1]
   --chaos=N             tx: break a leg after every N socket operations; 0 never
                         [default: 0]
   --chaos-kind=KIND     tx: close, reset, stall, truncate, corrupt (needs
@@ -78,7 +79,8 @@ Options:
   -h, --help            print this
   --version             print the versions of program and wire
 
-Sizes take k M G T (powers of 1024); durations ms s m h, seconds if bare.
+Sizes take k M G T (powers of 1024; 64M, 64MB and 64MiB are the same); durations
+ms s m h, seconds if bare.
 Environment: VIAMILLIPEDE_THREADS=16, VIAMILLIPEDE_CHAOS_KIND=all and so on for
 every word; the command line wins.
 
@@ -87,8 +89,8 @@ Exit status:
   1  unexpected                     7  own input or output failed
   2  usage                          8  the other side failed
   3  cannot bind or connect         9  a limit was reached
-  4  checkphrase or version refused 130 SIGINT
-  5  peer lost, worth a retry       143 SIGTERM
+  4  checkphrase or version refused 129 SIGHUP, 130 SIGINT, 143 SIGTERM
+  5  peer lost, worth a retry
 
 Examples:
   viamillipede rx 8834 | tar x -C /restore
@@ -102,44 +104,69 @@ _ALIASES = {"checksums": "checksum"}
 _OPERANDS = {"rx": "PORT", "tx": "HOST PORT"}
 _FLAG_TEXTS = {"1": True, "yes": True, "true": True, "on": True, "0": False, "no": False, "false": False, "off": False}
 _ENVIRONMENT_PREFIX = "VIAMILLIPEDE_"
+_PROGRAM = "viamillipede"
+_HINT = "Try 'viamillipede --help'.\n"
+_ASIDES = ("help", "version")
 _CHAOS_MAX = 10**9  # socket operations; more than any stream has
-_STDIN, _STDOUT, _STDERR = 0, 1, 2
 _Value = TypeVar("_Value")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program with `argv` (default: the process's own) and return its exit status."""
+    speaker = _PROGRAM
     try:
-        _hold_standard_descriptors()
-        return _run(sys.argv[1:] if argv is None else argv)
+        hold_descriptors()
+        arguments = sys.argv[1:] if argv is None else argv
+        if (status := _answer(arguments)) is not None:
+            return status
+        config = parse(arguments, os.environ)
+        speaker = f"{_PROGRAM} {'tx' if isinstance(config, TxConfig) else 'rx'}"
+        for warning in strange_variables(os.environ) if config.verbose else ():
+            _complain(speaker, warning)
+        check_own_end(config)
+        return _transfer(config)
+    except UsageError as error:
+        _complain(_PROGRAM, str(error))
+        write_stderr(_HINT)
+        return int(error.exit_status)
     except Failure as failure:
-        _complain(str(failure))
-        if isinstance(failure, UsageError):
-            _write_stderr("Try 'viamillipede --help'.\n")
+        _complain(speaker, str(failure))
         return int(failure.exit_status)
     except KeyboardInterrupt:
         return int(Exit.INTERRUPTED)
     except Exception as error:
         if os.environ.get("VIAMILLIPEDE_DEBUG") == "1":
-            _write_stderr(traceback.format_exc())
+            write_stderr(traceback.format_exc())
         what = f"{type(error).__name__}: {error}"
-        _complain(f"unexpected {what} (a bug; please report it with VIAMILLIPEDE_DEBUG=1)")
+        _complain(speaker, f"unexpected {what} (a bug; please report it with VIAMILLIPEDE_DEBUG=1)")
         return int(Exit.UNEXPECTED)
 
 
-def _run(argv: list[str]) -> int:
-    """Help, version, or a transfer. Raises Failure."""
+def _answer(argv: Sequence[str]) -> int | None:
+    """Help or version where they are asked for, and the exit status; None: a transfer is. Raises LocalIOError."""
     if not argv:
-        _write_stderr(USAGE[USAGE.index("Usage:") : USAGE.index("\n\nSeveral")] + "\nTry 'viamillipede --help'.\n")
+        write_stderr(USAGE[USAGE.index("Usage:") : USAGE.index("\n\nSeveral")] + "\n" + _HINT)
         return int(Exit.USAGE)
-    if "--help" in argv or "-h" in argv:
-        return _print(USAGE)
-    if "--version" in argv:
+    try:
+        options = translate(argv)  # there they may be bare words
+    except UsageError:
+        options = []  # `parse` will say it, unless help is what would help
+    if "--help" in (*argv, *options) or "-h" in argv:
+        return print_all(USAGE)
+    if "--version" in (*argv, *options):
         from viamillipede.protocol.wire import VERSION
 
-        return _print(f"viamillipede {__version__}, wire version {VERSION}\n")
-    config = parse(argv, os.environ)
-    _check_own_end(config)
+        return print_all(f"viamillipede {__version__}, wire version {VERSION}\n")
+    return None
+
+
+def _complain(speaker: str, message: str) -> None:
+    """One line on standard error that says who speaks."""
+    write_stderr(f"{speaker}: {' '.join(message.splitlines())}\n")
+
+
+def _transfer(config: TxConfig | RxConfig) -> int:
+    """From start to end; the exit status. Raises Failure."""
     if isinstance(config, TxConfig):
         from viamillipede.aio.tx import transmit
 
@@ -181,11 +208,16 @@ def translate(argv: Sequence[str]) -> list[str]:
         token = rest.pop()
         if token in _OPERANDS:
             names = _OPERANDS[token].split()
-            operands = [rest.pop() for _ in names if rest and not rest[-1].startswith("-")]
+            operands = [rest.pop() for _ in names if rest and not re.match("-[^0-9]|-$", rest[-1])]
+            if token == "tx" and operands and (one := re.fullmatch(r"(\[.*\]|[^:]+):([0-9]+)", operands[0])):
+                raise UsageError(f"write host and port as two words: tx {one[1]} {one[2]}")
             if len(operands) < len(names):
                 raise UsageError(f"{token!r} needs {_OPERANDS[token]} after it")
             _parse_operands(token, operands)  # now: a PORT left out would blame the next word
             translated += [token, *operands]
+            continue
+        if token in _ASIDES:
+            translated.append(f"--{token}")
             continue
         name, equals, value = token[2:].partition("=") if token.startswith("--") else (token, "", "")
         if name not in _words():
@@ -213,16 +245,23 @@ def _words() -> dict[str, bool]:
     """Every word of USAGE, and whether it takes a value; docopt says None or a default where it does."""
     options = docopt(USAGE, ["rx", "0"], default_help=False)
     names = {name[2:]: value for name, value in options.items() if name.startswith("--")}
-    return {name: not isinstance(value, bool) for name, value in names.items() if name not in ("help", "version")}
+    return {name: not isinstance(value, bool) for name, value in names.items() if name not in _ASIDES}
 
 
 def _unknown(token: str) -> str:
     """The message for a word that does not exist, with the word it was probably meant to be."""
-    name = token.lstrip("-").partition("=")[0].lower()
-    only_dashed = ("help", "version")
-    close = difflib.get_close_matches(name, [*_words(), *_OPERANDS, *only_dashed], n=1) if len(name) > 1 else []
-    dashed = close and (close[0] in only_dashed or (close[0] in _words() and token.startswith("-")))
-    return f"unknown word {token!r}" + (f"; did you mean '{'--' if dashed else ''}{close[0]}'?" if close else "")
+    name, equals, value = token.lstrip("-").partition("=")
+    if equals and not token.startswith("-") and _words().get(name):
+        return f"unknown word {token!r}; write '{name} {value}' or '--{token}'"
+    close = _closest(name.lower(), [*_words(), *_OPERANDS, *_ASIDES])
+    dashed = token.startswith("-") and close not in _OPERANDS
+    return f"unknown word {token!r}" + (f"; did you mean '{'--' if dashed else ''}{close}'?" if close else "")
+
+
+def _closest(name: str, names: Sequence[str]) -> str:
+    """The one of `names` that was probably meant, or ""."""
+    close = difflib.get_close_matches(name, names, n=1) if len(name) > 1 else []
+    return close[0] if close else ""
 
 
 def _read_words(
@@ -242,8 +281,7 @@ def _read_words(
                 raise UsageError(f"{word!r} is a word of {'rx' if role == 'tx' else 'tx'}, not of {role}")
             label, text = word, "yes" if given[word] is True else given[word]
         else:
-            names = [word, *(alias for alias, meant in _ALIASES.items() if meant == word)]
-            variables = [_ENVIRONMENT_PREFIX + name.upper().replace("-", "_") for name in names]
+            variables = [_variable(name) for name in (word, *(a for a, meant in _ALIASES.items() if meant == word))]
             label = next((variable for variable in variables if environ.get(variable)), "")
             if not label or field not in applicable:
                 continue
@@ -251,6 +289,22 @@ def _read_words(
         values[field] = _labelled(label, convert, text)
         labels[field] = label
     return values, labels
+
+
+def _variable(word: str) -> str:
+    return _ENVIRONMENT_PREFIX + word.upper().replace("-", "_")
+
+
+def strange_variables(environ: Mapping[str, str]) -> list[str]:
+    """A warning for each variable that looks like one of ours and is none, an empty one excepted."""
+    known = {name.upper().replace("-", "_"): _variable(name) for name in (*_words(), "debug")}
+    strange = sorted(name for name in environ if environ[name] and name.startswith(_ENVIRONMENT_PREFIX))
+    meant = [(name, _closest(name.removeprefix(_ENVIRONMENT_PREFIX), [*known])) for name in strange]
+    return [
+        f"no word has the variable {name}" + (f"; did you mean {known[close]}?" if close else "")
+        for name, close in meant
+        if name not in known.values()
+    ]
 
 
 def _labelled(label: str, convert: Callable[[str], _Value], text: str) -> _Value:
@@ -337,47 +391,3 @@ _FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "chaos": ("chaos", lambda text: parse_int(text, 0, _CHAOS_MAX)),
     "chaos-kind": ("chaos_kind", _parse_chaos_kind),
 }
-
-
-# Standard input, output and error. -------------------------------------------------------------
-def _hold_standard_descriptors() -> None:
-    """Open /dev/null in the place of 0, 1 or 2 that the caller closed; a socket would get the number."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:  # always the lowest that is free
-        pass
-    os.close(fd)
-
-
-def _check_own_end(config: TxConfig | RxConfig) -> None:
-    """The stream's end on this host must be there, and no terminal. Raises LocalIOError, UsageError."""
-    if isinstance(config, TxConfig):
-        if sys.stdin is None:  # closed when Python started
-            raise LocalIOError("standard input is closed; pipe something in")
-        if os.isatty(_STDIN):
-            raise UsageError("standard input is a terminal; pipe something in, like tar c /srv | viamillipede tx ...")
-    else:
-        if sys.stdout is None:
-            raise LocalIOError("standard output is closed; pipe it into something, or send it to a file")
-        if os.isatty(_STDOUT) and not config.force:
-            raise UsageError("standard output is a terminal; pipe it into something, or say force")
-
-
-def _print(text: str) -> int:
-    """`text` on standard output; unbuffered, so that a failure is noticed here. Raises LocalIOError."""
-    rest = text.encode()
-    try:
-        while rest:
-            rest = rest[os.write(_STDOUT, rest) :]
-    except OSError as error:
-        raise LocalIOError(f"standard output: {error.strerror}") from error
-    return int(Exit.COMPLETE)
-
-
-def _complain(message: str) -> None:
-    """One line on standard error that says who speaks."""
-    _write_stderr(f"viamillipede: {' '.join(message.splitlines())}\n")
-
-
-def _write_stderr(text: str) -> None:
-    # Nobody is left to be told when standard error fails; the exit status still says what happened.
-    with contextlib.suppress(OSError):
-        os.write(_STDERR, text.encode(errors="backslashreplace"))

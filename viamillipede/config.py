@@ -42,6 +42,7 @@ RX_SILENT_US = 10 * S_US  # rx gives up a leg that should bring something and do
 USER_TIMEOUT_US = 10 * S_US  # rx's kernel gives up a leg whose heartbeats are not acknowledged
 GREETING_US = 10 * S_US  # a connection that has not greeted by then is closed
 CONNECT_US = 10 * S_US  # an address that has not answered by then did not answer
+USEFUL_US = 1 * S_US  # a leg that lived so long, or brought a frame over, was of use: no back-off after it
 BACKOFF_US_MIN = 50 * MS_US
 BACKOFF_US_MAX = 5 * S_US
 FILL_US = 4 * MS_US  # how long a partly filled frame waits for more while others are in flight

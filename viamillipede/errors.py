@@ -21,6 +21,7 @@ class Exit(IntEnum):
     LOCAL_IO = 7
     REMOTE_FAILED = 8
     LIMIT = 9
+    HUNG_UP = 129
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -85,6 +86,12 @@ class LimitReached(Failure):
     """A limit that the user set has been reached."""
 
     exit_status = Exit.LIMIT
+
+
+class HungUp(Failure):
+    """SIGHUP arrived."""
+
+    exit_status = Exit.HUNG_UP
 
 
 class Interrupted(Failure):

@@ -17,7 +17,7 @@ DURATION_US_MAX = 365 * 24 * 3600 * S_US  # a year is for ever; a timer must sti
 
 # [0-9] and not \d, which takes the digits of every script. The counts of digits bound the arithmetic.
 _INT = re.compile(r"[0-9]{1,18}")
-_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)([kmgt]?)", re.IGNORECASE | re.ASCII)
+_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)(?:([kmgt])(?:i?b)?|b)?", re.IGNORECASE | re.ASCII)
 _DURATION = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)(ms|[smh]?)", re.IGNORECASE | re.ASCII)
 
 
@@ -29,9 +29,9 @@ def parse_int(text: str, low: int, high: int) -> int:
 
 
 def parse_size(text: str, low: int, high: int) -> int:
-    """Bytes from `low` to `high`, both included: `65536`, `64k`, `1.5G`. Raises UsageError."""
+    """Bytes from `low` to `high`, both included: `65536`, `64k`, `1.5G`, `64MiB`. Raises UsageError."""
     match = _SIZE.fullmatch(text)
-    size = int(Fraction(match[1]) * _SIZE_FACTORS[match[2].lower()]) if match else -1
+    size = int(Fraction(match[1]) * _SIZE_FACTORS[(match[2] or "").lower()]) if match else -1
     if not low <= size <= high:
         limits = f"from {spell_size(low)} to {spell_size(high)}"
         raise UsageError(f"{text!r} is not a size {limits}; write bytes, or k, M, G, T after the number")

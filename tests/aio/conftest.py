@@ -18,7 +18,7 @@ from tests.aio.drive import Pipe, tcp_pair
 from viamillipede.aio.poller import EpollPoller, Poller
 
 TEST_S = 20  # a test that waits for longer waits for something that does not come
-WORKERS = frozenset({"input", "output"})
+WORKERS = frozenset({"input", "output", "resolve"})
 LOOPS = [
     pytest.param(asyncio.new_event_loop, id="asyncio"),
     pytest.param(uvloop.new_event_loop, id="uvloop"),

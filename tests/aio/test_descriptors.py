@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import queue
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.aio.drive import Pipe, until
-from viamillipede.aio.descriptors import PIPE_BYTES, PipeEnd, Worker, is_pipe, is_socket, open_socket, replace_by_null
+from viamillipede.aio.descriptors import PIPE_BYTES, Closer, PipeEnd, Worker, is_pipe, is_socket, open_socket
 
 
 @contextlib.contextmanager
@@ -100,8 +101,20 @@ def test_a_pipe_that_may_not_be_made_large_is_used_as_it_is(pipe: Pipe, monkeypa
         assert os.read(end.fd, 2) == b"x"
 
 
-def test_what_is_replaced_by_null_ends_but_keeps_its_number(pipe: Pipe) -> None:
-    replace_by_null(pipe.write_fd)
+def test_what_is_closed_ends_but_keeps_its_number_even_without_a_descriptor_left(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closer = Closer(pipe.write_fd)
+
+    def none_left(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    for name in ("open", "dup"):
+        monkeypatch.setattr(os, name, none_left)
+    closer.close()
+    closer.close()
+    closer.release()
+    monkeypatch.undo()
     assert os.read(pipe.read_fd, 1) == b""
     assert os.fstat(pipe.write_fd).st_rdev == os.stat(os.devnull).st_rdev
 

@@ -14,7 +14,7 @@ from viamillipede.aio.clock import now_us
 from viamillipede.aio.poller import WRITE
 from viamillipede.aio.program import Program
 from viamillipede.config import MS_US, S_US
-from viamillipede.errors import Interrupted, LocalIOError, PeerLost, Terminated
+from viamillipede.errors import HungUp, Interrupted, LocalIOError, PeerLost, Terminated
 from viamillipede.protocol.presence import Presence
 
 
@@ -259,7 +259,10 @@ async def test_a_farewell_that_fails_after_success_is_the_outcome() -> None:
 # Signals ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "outcome"), [(signal.SIGINT, Interrupted), (signal.SIGTERM, Terminated)])
+@pytest.mark.parametrize(
+    ("number", "outcome"),
+    [(signal.SIGINT, Interrupted), (signal.SIGTERM, Terminated), (signal.SIGHUP, HungUp)],
+)
 async def test_a_signal_ends_it_and_says_farewell(number: signal.Signals, outcome: type[Exception]) -> None:
     program = MadeUp()
     async with running(program) as task:
@@ -355,6 +358,7 @@ async def test_an_alarm_can_be_taken_back() -> None:
 def outage(program: MadeUp, for_us: int, gone: bool = False) -> None:
     """All legs were lost that long ago."""
     program.presence.on_leg_up()
+    program.presence.on_useful()
     program.presence.on_leg_lost(gone, now_us() - for_us)
 
 
@@ -369,6 +373,7 @@ async def test_an_outage_is_told_with_what_is_left(capfd: pytest.CaptureFixture[
     program._tell_outage(now_us() + module.OUTAGE_TOLD_EVERY_US)
     assert "no connection for 6m01s, giving up in 8m59s" in capfd.readouterr().err
     program.presence.on_leg_up()
+    program.presence.on_useful()
     program._tell_outage(now_us())
     program.presence.on_leg_lost(False, now_us() - 20 * S_US)
     program._tell_outage(now_us())

@@ -20,7 +20,9 @@ from tests.aio.drive import (
 )
 from viamillipede.aio import report
 from viamillipede.aio.clock import now_us
+from viamillipede.aio.log import Log
 from viamillipede.config import KIB, S_US
+from viamillipede.errors import Failure, LocalIOError, NoContact, PeerLost
 from viamillipede.protocol.wire import Kind, Waiting
 
 
@@ -52,19 +54,52 @@ async def test_the_meter_shows_the_last_seconds_only(monkeypatch: pytest.MonkeyP
     assert meter.rate == 0
 
 
+async def test_what_keeps_the_first_contact_waiting(capfd: pytest.CaptureFixture[str]) -> None:
+    for verbose in (1, 2):
+        news = report.ContactNews(Log("tx", verbose), 60 * S_US)
+        for seconds, failures in ((0, []), (1, ["a: b"]), (1, ["a: b"]), (2, ["a: b"]), (3, ["a: b"]), (4, ["c: d"])):
+            news.tell(failures, seconds * S_US)
+        told = [line.removeprefix("viamillipede tx: ") for line in capfd.readouterr().err.splitlines()]
+        changes = ["no receiver yet: a: b", "no receiver yet: c: d"] if verbose == 2 else []
+        assert told == [*changes[:1], "waiting up to 60 s for a receiver: a: b", *changes[1:]]
+    report.ContactNews(Log("tx", 1), 60 * S_US).tell([], 2 * S_US)
+    assert capfd.readouterr().err.endswith(": waiting up to 60 s for a receiver: no answer so far\n")
+
+
+@pytest.mark.parametrize("failure", [PeerLost("gone"), NoContact("nobody"), LocalIOError("full")])
+async def test_a_closing_line_suits_its_failure(pipe: Pipe, failure: Failure) -> None:
+    with nonblocking_server() as server:
+        async with transmitting(pipe.read_fd, server.getsockname()[1]) as (program, _):
+            program.contact_us = now_us()
+            program.meter.sample(0, program.contact_us + S_US // 4)
+            assert not program.meter.progress_us
+            program.meter.sample(4096, program.contact_us + S_US // 2)
+            program.meter.sample(4096, program.contact_us + S_US)
+            program.session.window.written = 4096
+            program.session.book.states[0].failure = "Connection refused"
+            program.fail(failure)
+            told = report.closing_tx(program, "incomplete")
+            waited = not isinstance(failure, PeerLost)
+            assert ("in 500.0 ms, 8.0 KiB/s" in told) is not waited and ("in 2.0" in told) is waited
+            assert ("not reached" in told) is not isinstance(failure, NoContact)
+            program.session.window.written = 0
+
+
 async def test_closing_lines_of_a_whole_transfer() -> None:
     _, rx, tx = await transfer(bytes(100_000), {}, threads=2)
     told = since_start(report.closing_tx(tx, ""))
     assert re.fullmatch(
-        r"97\.7 KiB \(100000 bytes\) in TIME, RATE, [12] legs?, 0 restarts, 0 retransmitted \(0 B\)", told
+        r"97\.7 KiB \(100000 bytes\) in TIME, RATE, [12] legs?, 0 restarts, 0 frames retransmitted \(0 B\)", told
     )
     told = since_start(report.closing_rx(rx, ""))
-    assert re.fullmatch(r"97\.7 KiB \(100000 bytes\) in TIME, RATE, [12] legs?, 0 restarts, 0 B retransmitted", told)
+    assert re.fullmatch(
+        r"97\.7 KiB \(100000 bytes\) in TIME, RATE, [12] legs?, 0 restarts, 0 B retransmitted in vain", told
+    )
 
 
 async def test_the_rate_is_that_of_the_whole_time() -> None:
-    assert report._summary(3 * KIB, now_us() - S_US, "").endswith(" in 3.00 s, 1.0 KiB/s")
-    assert report._summary(0, now_us(), "incomplete").startswith("incomplete, 0 B (0 bytes) in ")
+    assert report._summary(3 * KIB, now_us() - S_US) == "3.0 KiB (3072 bytes) in 3.00 s, 1.0 KiB/s"
+    assert report._summary(1023, now_us()).startswith("1023 B in 2.0")  # the figure itself is exact
 
 
 @pytest.mark.parametrize(
@@ -92,7 +127,7 @@ async def test_chaos_and_dead_addresses_are_in_the_closing_line_of_tx(pipe: Pipe
             program.chaos.faults = 1
             program.session.book.states[0].failure = "Connection refused"
             told = report.closing_tx(program, "incomplete")
-            assert told.startswith("incomplete, 0 B (0 bytes) in ")
+            assert told.startswith("incomplete, 0 B in ")
             assert told.endswith(f", 1 chaos fault; not reached: 127.0.0.1:{port}: Connection refused")
 
 
@@ -101,7 +136,7 @@ async def test_what_happened_is_in_the_closing_line_of_rx(pipe: Pipe) -> None:
         program.strangers = 1
         program.session.reassembly.corrupted = 2
         told = report.closing_rx(program, "incomplete")
-        assert told.startswith("incomplete, ") and told.endswith(", 2 corrupted and sent again, 1 stranger refused")
+        assert told.startswith("incomplete, ") and told.endswith(", 2 corrupted, 1 connection refused")
 
 
 # Dumps ------------------------------------------------------------------------------------------------------
@@ -111,7 +146,7 @@ def shape(dump: str, legs: int) -> str:
     """Check what every dump has; what it says the stream is waiting for."""
     lines = dump.splitlines()
     assert dump.endswith("\n") and len(lines) == 5 + legs
-    assert re.match(r"viamillipede [rt]x: .* bytes\) in .*, now .*/s$", lines[0])
+    assert re.match(rf"viamillipede [rt]x: pid {os.getpid()} at \d\d:\d\d:\d\d, .* in .*, now .*/s$", lines[0])
     assert re.match(r"  process: \d+\.\d s user, \d+\.\d s system, [0-9.]+ MiB resident, \d+ descriptors$", lines[3])
     assert re.match(r" +leg +address +state +frames? +bytes +rate +rtt", lines[4])
     waits = re.match(r"  waiting for: (.+)$", lines[2])
@@ -125,6 +160,9 @@ async def test_tx_waits_for_the_first_contact(pipe: Pipe) -> None:
             waits = shape(program.dump(), 2)
             assert waits.startswith("the first contact, for 2.")
             assert all("  down  " in line for line in program.dump().splitlines()[5:])
+            program.session.book.states[0].failure = "no answer"
+            assert program.dump().splitlines()[3].startswith("  not reached: 127.0.0.1:")
+            assert program.dump().splitlines()[3].endswith(": no answer")
 
 
 async def test_tx_says_what_it_waits_for(pipe: Pipe) -> None:
@@ -172,5 +210,10 @@ async def test_rx_says_what_it_waits_for(pipe: Pipe) -> None:
             await peer.say(b"x")
             await peer.hear_ack(lambda ack: ack.waiting is Waiting.OUTPUT)
             assert shape(program.dump(), 1) == "output"
+            async with leg_to(port, 3):
+                await until(lambda: len(program.connections) == 2)
+                assert [line.split()[0] for line in program.dump().splitlines()[5:]] == ["3", "5"]
+                memory = r"  reorder memory 4\.0 MiB of at most 64\.0 MiB, \d frames? held; \d frames? read aside"
+                assert re.match(memory, program.dump().splitlines()[1])
         await until(lambda: not program.connections)
         assert shape(program.dump(), 0).startswith("the network, for 2.")

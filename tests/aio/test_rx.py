@@ -102,7 +102,7 @@ async def test_a_damaged_frame_is_asked_for_again(pipe: Pipe) -> None:
 
 
 async def test_a_reader_that_pauses_is_told_of_and_waited_for(pipe: Pipe) -> None:
-    frames, whole = 24, 24 * MIB  # more than a pipe holds, even in the large pieces that splice(2) makes
+    frames, whole = 64, 64 * MIB  # more than a pipe and the sockets' largest buffers hold (tcp_rmem: often 32 MiB)
     content = os.urandom(MIB) * frames
     messages = [data(seq, seq * MIB, content[:MIB]) for seq in range(frames)]
     async with receiving(pipe.write_fd) as (program, task, port), leg_to(port) as peer:
@@ -149,9 +149,9 @@ async def test_a_reader_that_leaves_is_told_to_tx(pipe: Pipe) -> None:
         await peer.say(data(1, 5, b"unread"))
         await peer.hear_ack(lambda ack: ack.written_bytes == 11)
         pipe.close_read()
-        assert await told(peer) == "the reader of our output went away"
+        assert await told(peer) == "the program that reads the output went away"
         peer.sock.close()
-        with pytest.raises(LocalIOError, match="the reader of our output went away"):
+        with pytest.raises(LocalIOError, match="the program that reads the output went away"):
             await task
 
 
@@ -159,7 +159,7 @@ async def test_a_reader_that_leaves_before_more_comes(pipe: Pipe, monkeypatch: p
     monkeypatch.setattr(module, "GONE_GRACE_US", 10 * MS_US)
     async with begun(pipe) as (_, task, peer):
         pipe.close_read()
-        assert await told(peer) == "the reader of our output went away"
+        assert await told(peer) == "the program that reads the output went away"
         peer.sock.close()
         with pytest.raises(LocalIOError):
             await task
@@ -177,7 +177,7 @@ async def test_what_still_comes_after_a_failure_is_thrown_away_until_tx_has_hear
     async with begun(pipe) as (_, task, peer):
         pipe.close_read()
         sending = asyncio.create_task(peer.say(data(1, 5, bytes(8 * MIB))))
-        assert await told(peer) == "the reader of our output went away"
+        assert await told(peer) == "the program that reads the output went away"
         await sending  # nobody resets it in mid-frame, which could destroy the message
         peer.sock.close()
         with pytest.raises(LocalIOError):

@@ -1,6 +1,7 @@
 """Who else connects to the receiver: refused, counted, logged once, and the stream goes on."""
 
 import contextlib
+import re
 import socket
 from typing import Any
 
@@ -14,16 +15,16 @@ from viamillipede.protocol.wire import ANSWER_BYTES, VERSION, Kind, Verdict, dec
 
 OTHER_VERSION = bytes([*b"vmlp", VERSION + 1])
 STRANGERS = {
-    "HTTP": (b"GET / HTTP/1.1\r\nHost: example\r\n\r\n", None),
-    "random": (bytes(range(200, 256)) * 4, None),
-    "port scan": (b"", None),
-    "half a greeting": (greeting()[:40], None),
-    "a damaged greeting": (greeting()[:-1] + b"\0", None),
-    "another version": (OTHER_VERSION, Verdict.VERSION),
-    "another session": (greeting(session=bytes(15) + b"x"), Verdict.BUSY),
-    "another checkphrase": (greeting(checkphrase=b"else"), Verdict.CHECKPHRASE),
-    "another receiver": (greeting(receiver=b"somebody"), Verdict.UNKNOWN),
-    "a leg that cannot be": (greeting(LEGS_MAX), Verdict.MALFORMED),
+    "HTTP": (b"GET / HTTP/1.1\r\nHost: example\r\n\r\n", None, "not viamillipede"),
+    "random": (bytes(range(200, 256)) * 4, None, "not viamillipede"),
+    "port scan": (b"", None, "closed before it greeted"),
+    "half a greeting": (greeting()[:40], None, "closed in its greeting"),
+    "a damaged greeting": (greeting()[:-1] + b"\0", None, "damaged greeting: its hash is wrong"),
+    "another version": (OTHER_VERSION, Verdict.VERSION, "it speaks version 2 of the protocol, we 1"),
+    "another session": (greeting(session=bytes(15) + b"x"), Verdict.BUSY, "it belongs to another stream"),
+    "another checkphrase": (greeting(checkphrase=b"else"), Verdict.CHECKPHRASE, "it has another checkphrase"),
+    "another receiver": (greeting(receiver=b"somebody"), Verdict.UNKNOWN, "it looks for another receiver"),
+    "a leg that cannot be": (greeting(LEGS_MAX), Verdict.MALFORMED, "its greeting has values that cannot be"),
 }
 
 
@@ -31,7 +32,7 @@ STRANGERS = {
 async def test_a_stranger_is_refused_and_disturbs_nothing(
     pipe: Pipe, kind: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    greets, verdict = STRANGERS[kind]
+    greets, verdict, reason = STRANGERS[kind]
     async with begun(pipe, verbose=1) as (program, task, peer):
         for count in (1, 2):
             stranger = await connect(program.listeners[0].getsockname()[1])
@@ -49,7 +50,9 @@ async def test_a_stranger_is_refused_and_disturbs_nothing(
         await peer.say(data(1, 5, b"x") + end(2, 6))
         assert await take(pipe.read_fd) == b"x"
         await finish(peer, task, 6)
-    assert capfd.readouterr().err.count("refused a stranger") == 1
+    told = capfd.readouterr().err
+    assert told.count("refused a connection from ") == 1
+    assert re.search(rf" from 127\.0\.0\.1:\d+: {reason}; further ones are only counted$", told, re.MULTILINE)
 
 
 async def test_a_greeting_that_never_ends(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:

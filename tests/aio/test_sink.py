@@ -16,7 +16,7 @@ from viamillipede.aio.sink import CAN_SPLICE, Blocked, FileSink, PipeSink, Sink,
 from viamillipede.aio.sockets import close_with_reset
 from viamillipede.errors import LocalIOError
 
-GONE = "the reader of our output went away"
+GONE = "the program that reads the output went away"
 splices = pytest.mark.skipif(not CAN_SPLICE, reason="no splice(2) here")
 
 

@@ -115,7 +115,7 @@ def test_a_named_ipv6_address_is_the_only_one() -> None:
 def test_a_port_in_use_is_said_so(bind: str | None) -> None:
     with listening(bind) as port, pytest.raises(NoContact) as caught:
         listen(bind, port)
-    assert str(caught.value) == f"cannot listen on {bind or 'port'} {port}: Address already in use"
+    assert str(caught.value) == f"cannot listen on {f'{bind}:' if bind else 'port '}{port}: Address already in use"
 
 
 def test_a_port_can_be_used_again_at_once() -> None:
@@ -181,20 +181,6 @@ async def test_an_address_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) 
     assert not caught.value.refused
 
 
-class OneLoop:
-    """The running loop, but for how names are resolved: uvloop's own cannot be changed."""
-
-    def __init__(self, found: list[Any]) -> None:
-        self._loop, self._found = asyncio.get_running_loop(), found
-
-    async def getaddrinfo(self, *_: object, **__: object) -> list[Any]:
-        """The made-up addresses."""
-        return self._found
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loop, name)
-
-
 def found(*targets: tuple[Any, ...]) -> Any:
     """What a resolver would find."""
     return [(socket.AF_INET6 if len(t) == 4 else socket.AF_INET, socket.SOCK_STREAM, 6, "", t) for t in targets]
@@ -202,8 +188,8 @@ def found(*targets: tuple[Any, ...]) -> Any:
 
 async def test_the_next_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     with nobody() as closed, listening(V4) as port:
-        loop = OneLoop(found((V4, closed), (V4, port)))
-        monkeypatch.setattr(asyncio, "get_running_loop", lambda: loop)
+        answer = found((V4, closed), (V4, port))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
         with await dial(Address("name", port), None) as sock:
             assert sock.getpeername() == (V4, port)
 
@@ -222,8 +208,8 @@ def fail_sockets(monkeypatch: pytest.MonkeyPatch, family: int, error: OSError) -
 
 async def test_a_family_that_the_kernel_does_not_have_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     with listening(V4) as port, monkeypatch.context() as patched:
-        loop = OneLoop(found((V6, port, 0, 0), (V4, port)))
-        patched.setattr(asyncio, "get_running_loop", lambda: loop)
+        answer = found((V6, port, 0, 0), (V4, port))
+        patched.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
         fail_sockets(patched, socket.AF_INET6, OSError(97, "Address family not supported by protocol"))
         with await dial(Address("name", port), None) as sock:
             assert sock.getpeername() == (V4, port)
@@ -231,8 +217,8 @@ async def test_a_family_that_the_kernel_does_not_have_is_passed_over(monkeypatch
 
 async def test_one_refusal_among_several_failures_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     with nobody() as closed, monkeypatch.context() as patched:
-        loop = OneLoop(found((V4, closed), (V6, closed, 0, 0)))
-        patched.setattr(asyncio, "get_running_loop", lambda: loop)
+        answer = found((V4, closed), (V6, closed, 0, 0))
+        patched.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
         fail_sockets(patched, socket.AF_INET6, OSError(97, "Address family not supported by protocol"))
         with pytest.raises(DialError, match="Address family not supported") as caught:
             await dial(Address("name", closed), None)

@@ -144,7 +144,8 @@ class Side:
 
     def closing_line(self) -> str:
         """The closing line."""
-        line = next((line for line in reversed(self.said.splitlines()) if " bytes) in " in line), "")
+        closing = re.compile(r"( B|bytes\)) in \S+ \S+, ")
+        line = next((line for line in reversed(self.said.splitlines()) if closing.search(line)), "")
         assert line, f"{self.role} has no closing line:\n{self.said}"
         return line
 

@@ -26,7 +26,7 @@ from tests.e2e.helpers import (
 )
 
 DEAD_WITHIN_S = 15  # the manual's promise for `kill -9`, at the default `regroup`
-READER_GONE = "the reader of our output went away"
+READER_GONE = "the program that reads the output went away"
 
 
 def idle_pair(stage: Stage, *words: object) -> tuple[Side, Side]:
@@ -42,6 +42,8 @@ def blocked_pair(stage: Stage, *words: object) -> tuple[Side, Side]:
     """rx whose output nobody reads, and tx that is held back by it."""
     rx = stage.rx("window", "4M", *words)
     tx = stage.tx(rx, "window", "4M", *words)
+    tx.write(b"hello")
+    assert read_exactly(rx.output, 5) == b"hello"
     write_while_taken(tx.input, quiet_s=0.5)
     return rx, tx
 
@@ -132,7 +134,7 @@ def test_the_reader_goes_away(stage: Stage, state: str) -> None:
         tx.feed(endless())
         read_exactly(rx.output, 10 * MIB)
     rx.close_output()
-    assert f"viamillipede: {READER_GONE}" in rx.ends(7)
+    assert f"viamillipede rx: {READER_GONE}" in rx.ends(7)
     assert f"the receiver gave up: {READER_GONE}" in tx.ends(8)
 
 
@@ -203,17 +205,19 @@ def test_the_input_fails_in_mid_stream(stage: Stage) -> None:
 # ---- signals -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
+SIGNALS = [(signal.SIGHUP, 129, "hung up"), (signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+
+
+@pytest.mark.parametrize("number, status, word", SIGNALS, ids=["HUP", "INT", "TERM"])
 @pytest.mark.parametrize("state", ["idle", "busy", "blocked"])
 @pytest.mark.parametrize("first", ["tx", "rx"])
-def test_a_signal_ends_both_sides(stage: Stage, first: str, state: str, number: int, status: int) -> None:
+def test_a_signal_ends_both_sides(stage: Stage, first: str, state: str, number: int, status: int, word: str) -> None:
     rx, tx = blocked_pair(stage) if state == "blocked" else idle_pair(stage)
     if state == "busy":
         tx.feed(endless())
         read_exactly(rx.output, 10 * MIB)
     signalled, other = (tx, rx) if first == "tx" else (rx, tx)
     signalled.signal(number)
-    word = "interrupted" if number == signal.SIGINT else "terminated"
     if state == "busy":
         read_all(rx.output)
     assert word in signalled.ends(status, DEAD_WITHIN_S)
@@ -221,6 +225,16 @@ def test_a_signal_ends_both_sides(stage: Stage, first: str, state: str, number: 
     assert re.search(f"the (transmitter|receiver) gave up.*: {word}", said)
     for side in (tx, rx):
         assert side.closing_line().startswith(f"viamillipede {side.role}: incomplete, ")
+
+
+def test_a_hang_up_that_is_ignored_stays_ignored(stage: Stage) -> None:
+    rx = stage.rx(wrapper=["sh", "-c", 'trap "" HUP; exec "$@"', "sh"])  # as nohup does
+    rx.signal(signal.SIGHUP)
+    tx = stage.tx(rx)
+    tx.write(b"hello")
+    assert read_exactly(rx.output, 5) == b"hello"
+    rx.signal(signal.SIGHUP)
+    whole(rx, tx, b", world")
 
 
 @pytest.mark.parametrize("first", ["tx", "rx"])

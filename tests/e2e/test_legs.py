@@ -1,5 +1,6 @@
 """Legs that break, anywhere and in any way: the stream arrives whole, and both sides count what happened."""
 
+import re
 import threading
 from collections.abc import Iterator
 
@@ -84,7 +85,7 @@ def test_a_leg_cut_at_any_byte(stage: Stage, kind: str, way: int) -> None:
     accepted = sum(fault.after >= (GREETING_BYTES if way == UP else ANSWER_BYTES) for fault in faults)
     assert tx.closing("restart") >= accepted * 9 // 10  # a leg may break a second time before it was up again
     assert rx.closing("restart") > 0
-    assert tx.closing("retransmitted") > 0
+    assert tx.closing("frames? retransmitted") > 0
 
 
 @pytest.mark.slow
@@ -141,21 +142,55 @@ def test_a_lone_leg_that_stalls_is_replaced(stage: Stage) -> None:
 
 
 def test_all_legs_break_at_once_again_and_again(stage: Stage) -> None:
-    rx = stage.rx()
+    rx = stage.rx("verbose", 3)
     proxy = stage.proxy(rx)
-    tx = stage.tx(proxy, "threads", 4)
+    tx = stage.tx(proxy, "threads", 4, "verbose", 3)
+    ups = 4  # a connection that is struck before both sides call it a leg would be no restart
     for number, kind in enumerate(["reset", "close", "reset", "close", "half"]):
         text = b"part %d" % number
         tx.write(text)
         assert read_exactly(rx.output, len(text)) == text
-        eventually(lambda: proxy.living() >= 4, "all legs are up")
+        for side in (tx, rx):
+            side.hear(r"leg \d+ .*: up", times=ups)
         assert proxy.strike(kind) >= 4
+        ups += 4
+    for side in (tx, rx):
+        side.hear(r"leg \d+ .*: up", times=ups)
     tx.write(b"end")
     tx.end_input()
     assert read_all(rx.output) == b"end"
     tx.ends(0)
     rx.ends(0)
-    assert tx.closing("restart") >= 20 and rx.closing("restart") >= 20
+    assert tx.closing("restart") == rx.closing("restart") == 20
+
+
+def test_legs_lost_in_the_middle_are_said_and_how(stage: Stage) -> None:
+    rx = stage.rx("verbose", 2)
+    proxy = stage.proxy(rx)
+    tx = stage.tx(proxy, "threads", 1, "verbose", 2)
+    tx.write(b"hello")
+    assert read_exactly(rx.output, 5) == b"hello"
+    proxy.strike("reset")
+    for side in (tx, rx):
+        side.hear(r"leg 0 .*: (Connection reset by peer|closed by the (transmitter|receiver))$")
+    tx.end_input()
+    assert read_all(rx.output) == b""
+    for side in (tx, rx):
+        assert not re.search(r": (up|done)$", side.ends(0), re.MULTILINE), "that is for level 3"
+
+
+def test_legs_that_end_with_the_stream_are_not_lost(stage: Stage) -> None:
+    rx = stage.rx("verbose", 3)
+    tx = stage.tx(rx, "threads", 4, "verbose", 3)
+    tx.write(some_bytes(4 * MIB))
+    assert len(read_exactly(rx.output, 4 * MIB)) == 4 * MIB
+    for side in (tx, rx):
+        side.hear(r"leg \d+ .*: up$", times=4)
+    tx.end_input()
+    assert read_all(rx.output) == b""
+    for side in (tx, rx):
+        legs = re.findall(r"leg \d+ \S+ \S+: (.*)$", side.ends(0), re.MULTILINE)
+        assert sorted(legs) == ["done"] * 4 + ["up"] * 4
 
 
 def test_the_last_frame_and_the_end_survive_a_reset(stage: Stage) -> None:
@@ -227,6 +262,7 @@ def test_an_outage_of_all_legs_is_survived(stage: Stage) -> None:
     proxy.strike("deaf")
     tx.write(b"after")
     assert read_exactly(rx.output, 5) == b"after"
+    tx.hear(r"leg \d+ .*: up", times=6)
     tx.end_input()
     tx.ends(0)
     rx.ends(0)

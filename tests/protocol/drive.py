@@ -145,6 +145,7 @@ class Sender:
 
     def up(self, leg: int, now_us: int = 0, *, rank: int = 0, window_bytes: int = 64 * MIB, features: int = 0) -> None:
         """rx accepts the leg, and its socket can take a frame."""
+        features |= int(self.tx.checksum)  # what was asked for is granted
         answer = Answer(Verdict.ACCEPTED, features, RECEIVER, window_bytes)
         assert self.tx.on_answer(leg, rank, answer, now_us) == ""
         self.tx.on_idle(leg)

@@ -88,3 +88,31 @@ def test_every_address_that_failed_is_named() -> None:
     made.on_failed(0, "refused", 0, 0.0)
     made.on_failed(1, "timed out", 0, 0.0)
     assert made.failures() == ["a:1: refused", "[::1]:2: timed out"]
+
+
+def test_what_a_receiver_answered_is_not_forgotten() -> None:
+    made = book(1)
+    made.states[0].refusal = "busy"
+    made.on_failed(0, "busy", 0, 0.0)
+    assert [failure.partition(": ")[2] for failure in made.failures()] == ["busy"]
+    made.on_failed(0, "refused", 0, 0.0)
+    assert [failure.partition(": ")[2] for failure in made.failures()] == ["refused (before: busy)"]
+    made.on_accepted(0)
+    made.on_failed(0, "refused", 0, 0.0)
+    assert [failure.partition(": ")[2] for failure in made.failures()] == ["refused"]
+
+
+def test_legs_that_are_cut_as_soon_as_they_are_up_make_the_address_wait_longer_and_longer() -> None:
+    made = AddressBook((Address("a", 1),))
+    now_us, waits = 0, []
+    for _ in range(4):
+        made.on_accepted(0)
+        made.on_cut(0, now_us, 0.0)
+        made.on_cut(0, now_us, 0.0)  # another leg, at the same time: counts once
+        _, at_us = made.pick(0, now_us)
+        waits.append(at_us - now_us)
+        now_us = at_us
+    assert waits == [BACKOFF_US_MIN // 2 << n for n in range(4)]
+    made.on_useful(0)
+    made.on_accepted(0)
+    assert made.pick(0, now_us) == (0, now_us)

@@ -121,3 +121,19 @@ def test_the_last_leg_is_the_evidence() -> None:
     made.on_leg_lost(True, EVENT_US)
     made.on_leg_lost(False, EVENT_US + 1)
     assert made.absence(EVENT_US + 1 + REGROUP_US) is None
+
+
+def test_a_leg_that_was_of_no_use_does_not_start_the_clock_anew() -> None:
+    there = Presence(None, 10, 100, 0)
+    there.on_leg_up()
+    there.on_useful()
+    there.on_leg_lost(True, 1000)
+    for now_us in (1003, 1006, 1009):  # accepted, and cut at once
+        there.on_leg_up()
+        assert there.deadline_us() is None
+        there.on_leg_lost(True, now_us)
+        assert there.deadline_us() == 1010
+    there.on_leg_up()
+    there.on_useful()
+    there.on_leg_lost(True, 2000)
+    assert there.deadline_us() == 2010

@@ -256,3 +256,13 @@ def test_what_ends_a_leg_or_the_session(message: bytes, error: type[Exception], 
     with pytest.raises(error, match=words):
         receiver.feed(leg, message)
     assert receiver.output == DATA[:100]
+
+
+def test_who_could_not_be_answered_does_not_own_the_receiver() -> None:
+    receiver = Receiver()
+    assert receiver.rx.on_greeting(greeting(session=b"a" * 16)).verdict is Verdict.ACCEPTED
+    receiver.rx.on_answer_lost()
+    assert receiver.rx.on_greeting(greeting()).verdict is Verdict.ACCEPTED
+    receiver.leg()
+    receiver.rx.on_answer_lost()  # of a second leg: the first one is up
+    assert receiver.rx.on_greeting(greeting(session=b"a" * 16)).verdict is Verdict.BUSY

@@ -1,7 +1,7 @@
 """Which legs the transmitter replaces, and which it must leave alone."""
 
 from tests.protocol.drive import Sender
-from viamillipede.config import HEARTBEAT_US, KIB, LEG_SILENT_US, LEG_STUCK_US, S_US, TICK_US
+from viamillipede.config import HEARTBEAT_US, KIB, LEG_SILENT_US, LEG_STUCK_US, S_US, TICK_US, USEFUL_US
 from viamillipede.protocol.wire import Waiting
 
 
@@ -132,3 +132,22 @@ def test_idle_legs_say_that_tx_is_alive_and_busy_ones_need_not() -> None:
     sender.tx.on_idle(0)
     assert 1 not in sender.tx.heartbeats(2 * HEARTBEAT_US - 1)
     assert 1 in sender.tx.heartbeats(2 * HEARTBEAT_US)
+
+
+def test_a_leg_lost_before_it_was_of_use_makes_its_address_wait() -> None:
+    for useful in (False, True):
+        sender = Sender()
+        sender.up(0, 0)
+        sender.fill(0)
+        if useful:
+            sender.ack(0, 1, 1 * KIB, 10)
+        sender.tx.on_leg_lost(0, True, 20)
+        assert sender.tx.book.states[0].cuts == (0 if useful else 1)
+
+
+def test_a_leg_that_has_lived_for_a_while_was_of_use() -> None:
+    sender = Sender()
+    sender.up(0, 0)
+    sender.ack(0, 0, 0, USEFUL_US)
+    sender.tx.on_leg_lost(0, True, USEFUL_US)
+    assert sender.tx.book.states[0].cuts == 0

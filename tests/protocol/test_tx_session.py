@@ -78,6 +78,14 @@ def test_an_address_that_refused_and_then_accepts_does_not_count_as_refusing() -
     assert sender.tx.on_refused_for_good(1, "no") == "no"
 
 
+def test_a_receiver_that_was_busy_is_remembered_when_nobody_listens_any_more() -> None:
+    sender = Sender()
+    reason = sender.tx.on_answer(0, 0, Answer(Verdict.BUSY), 0)
+    sender.tx.on_attempt_failed(0, reason, False, 0, 0.0)
+    sender.tx.on_attempt_failed(0, "Connection refused", True, 0, 0.0)
+    assert sender.tx.book.failures() == [f"a:1: Connection refused (before: {reason})"]
+
+
 def test_the_first_answer_settles_window_and_checksum() -> None:
     sender = Sender(TxConfig(addresses=HOSTS, window_bytes=MIB, frame_bytes=64 * KIB))
     sender.up(0, window_bytes=100 * KIB, features=FEATURE_CHECKSUM)

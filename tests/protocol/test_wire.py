@@ -10,7 +10,7 @@ import xxhash
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from viamillipede.config import ACK_RANGES_MAX, FRAME_BYTES_MAX, REASON_BYTES_MAX
+from viamillipede.config import ACK_RANGES_MAX, FRAME_BYTES_MAX, MIB, REASON_BYTES_MAX, WINDOW_BYTES_MIN
 from viamillipede.errors import FrameError
 from viamillipede.protocol.wire import (
     ANSWER_BYTES,
@@ -73,7 +73,11 @@ greetings = st.builds(
     st.integers(0, 1 << 40),
 )
 answers = st.builds(
-    Answer, st.sampled_from(Verdict), st.integers(0, 1), st.binary(min_size=8, max_size=8), st.integers(0, 1 << 50)
+    Answer,
+    st.sampled_from(Verdict),
+    st.integers(0, 1),
+    st.binary(min_size=8, max_size=8).filter(any),
+    st.integers(WINDOW_BYTES_MIN, 1 << 50),
 )
 
 
@@ -104,6 +108,15 @@ def test_a_greeting_comes_back(greeting: Greeting) -> None:
 def test_an_answer_comes_back(answer: Answer) -> None:
     assert len(answer.encode()) == ANSWER_BYTES
     assert decode_answer_untrusted(answer.encode()) == answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Answer(Verdict.ACCEPTED, 0, b"receiver", WINDOW_BYTES_MIN - 1), Answer(Verdict.ACCEPTED, 0, bytes(8), MIB)],
+)
+def test_an_acceptance_without_a_window_or_a_name_is_refused(answer: Answer) -> None:
+    with pytest.raises(FrameError, match="acceptance with values that cannot be"):
+        decode_answer_untrusted(answer.encode())
 
 
 def test_every_flipped_bit_of_a_greeting_is_refused() -> None:

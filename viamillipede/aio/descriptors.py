@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import queue
+import select
 import socket
 import stat
 import threading
@@ -26,6 +27,30 @@ def is_pipe(fd: int) -> bool:
 def is_socket(fd: int) -> bool:
     """Whether `fd` is a socket."""
     return stat.S_ISSOCK(os.fstat(fd).st_mode)
+
+
+def read_waiting(fd: int, view: memoryview) -> int:
+    """For a thread: read, waiting for as long as it takes, also when somebody made the file non-blocking. OSError."""
+    while True:
+        try:
+            return os.readv(fd, [view])
+        except BlockingIOError:
+            _wait_for(fd, select.POLLIN)
+
+
+def write_waiting(fd: int, view: memoryview) -> int:
+    """For a thread: write some of it, waiting for as long as it takes. OSError."""
+    while True:
+        try:
+            return os.write(fd, view)
+        except BlockingIOError:
+            _wait_for(fd, select.POLLOUT)
+
+
+def _wait_for(fd: int, event: int) -> None:
+    poll = select.poll()
+    poll.register(fd, event)
+    poll.poll()
 
 
 class PipeEnd:
@@ -52,13 +77,32 @@ class PipeEnd:
         self.fd, self._was_blocking = -1, None
 
 
-def replace_by_null(fd: int) -> None:
-    """Close what is behind a standard descriptor, but keep its number taken: no socket shall get it."""
-    null = os.open(os.devnull, os.O_RDWR)
-    try:
-        os.dup2(null, fd)
-    finally:
-        os.close(null)
+class Closer:
+    """Closes a standard descriptor, but keeps its number taken: no socket shall get it.
+
+    What that needs is opened at the start: at the end there may be no descriptor left.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """OSError: some file systems report a failed write only here. Idempotent."""
+        null, self._null = self._null, -1
+        if null < 0:
+            return
+        try:
+            os.close(self._fd)
+        finally:
+            os.dup2(null, self._fd)
+            os.close(null)
+
+    def release(self) -> None:
+        """The standard descriptor stays as it is. Idempotent."""
+        if self._null >= 0:
+            os.close(self._null)
+            self._null = -1
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from viamillipede.aio.clock import now_us
 from viamillipede.aio.log import WARNING, Log
 from viamillipede.aio.poller import open_poller
 from viamillipede.config import FAREWELL_US, LINGER_US, S_US, TICK_US
-from viamillipede.errors import Failure, Interrupted, Terminated
+from viamillipede.errors import Failure, HungUp, Interrupted, Terminated
 from viamillipede.protocol.presence import Presence
 from viamillipede.units import format_duration_us
 
@@ -165,10 +165,13 @@ class Program:
         handlers: dict[str, Callable[[], None]] = {
             "SIGINT": lambda: self._on_stop(Interrupted("interrupted")),
             "SIGTERM": lambda: self._on_stop(Terminated("terminated")),
+            "SIGHUP": lambda: self._on_stop(HungUp("hung up")),
             "SIGUSR1": self._on_dump,
             "SIGINFO": self._on_dump,
             "SIGUSR2": self.log.step,
         }
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup: we are to go on without the terminal
+            del handlers["SIGHUP"]
         for name, handler in handlers.items():
             number = getattr(signal, name, None)
             if number is not None:
@@ -180,4 +183,7 @@ class Program:
         self.fail(failure)
 
     def _on_dump(self) -> None:
-        self.log.write(self.dump())
+        try:
+            self.log.write(self.dump())
+        except (OSError, ImportError) as error:  # no descriptor left, say: a dump must not end the stream
+            self.log.write(f"no dump: {error}\n")

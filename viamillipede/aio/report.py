@@ -1,32 +1,63 @@
-"""What a person is told: the closing line, and the dump that SIGUSR1 asks for."""
+"""What a person is told: what is waited for, the closing line, and the dump that SIGUSR1 asks for."""
 
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 from viamillipede.aio.clock import now_us
+from viamillipede.aio.log import EVENT, WARNING, Log
 from viamillipede.aio.sockets import rtt_us
-from viamillipede.config import S_US
+from viamillipede.config import KIB, S_US
+from viamillipede.errors import NoContact, PeerLost
 from viamillipede.protocol.presence import Presence
 from viamillipede.protocol.wire import Waiting
 from viamillipede.units import format_bytes, format_duration_us, format_rate
 
 if TYPE_CHECKING:
+    from viamillipede.aio.program import Program
     from viamillipede.aio.rx import Receiver
     from viamillipede.aio.tx import Transmitter
 
 
+WAITING_TOLD_US = 2 * S_US  # so long may the first contact take before tx says why
+
+
+class ContactNews:
+    """Why there is no first contact yet: once for everybody, each change for those who want events."""
+
+    def __init__(self, log: Log, wait_us: int) -> None:
+        self._log, self._wait_us = log, wait_us
+        self._told = False
+        self._reasons = ""
+
+    def tell(self, failures: list[str], waited_us: int) -> None:
+        """`failures`: a line for each address whose latest attempt failed. Microseconds since the start."""
+        reasons = "; ".join(failures)
+        if not self._told and self._wait_us > WAITING_TOLD_US <= waited_us:
+            self._told = True
+            limit = f"{self._wait_us / S_US:.10g} s"
+            self._log.say(WARNING, f"waiting up to {limit} for a receiver: {reasons or 'no answer so far'}")
+        elif reasons and reasons != self._reasons:
+            self._log.say(EVENT, f"no receiver yet: {reasons}")
+        self._reasons = reasons
+
+
 class Meter:
-    """The rate of the last seconds, from samples of a byte count."""
+    """The rate of the last seconds, and when the last progress was, from samples of a byte count."""
 
     def __init__(self) -> None:
         self.rate = 0  # bytes per second
+        self.progress_us = 0  # when the count was last seen to have grown
+        self._count = 0
         self._bytes = 0
         self._since_us = now_us()
 
     def sample(self, count: int, now: int) -> None:
         """The count is `count` now."""
+        if count != self._count:
+            self._count, self.progress_us = count, now
         elapsed_us = now - self._since_us
         if elapsed_us >= S_US:
             self.rate = (count - self._bytes) * S_US // elapsed_us
@@ -42,11 +73,25 @@ def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _summary(count: int, began_us: int, status: str) -> str:
-    elapsed_us = max(1, now_us() - began_us)
-    begin = f"{status}, " if status else ""
+def _summary(count: int, began_us: int, end_us: int | None = None) -> str:
+    """`count` bytes since `began_us`, until now unless it ended before."""
+    elapsed_us = max(1, (end_us or now_us()) - began_us)
+    exactly = f" ({count} bytes)" if count >= KIB else ""  # else the other figure is not rounded
     rate = format_rate(count * S_US / elapsed_us)
-    return f"{begin}{format_bytes(count)} ({count} bytes) in {format_duration_us(elapsed_us)}, {rate}"
+    return f"{format_bytes(count)}{exactly} in {format_duration_us(elapsed_us)}, {rate}"
+
+
+def _failure(program: Program) -> BaseException | None:
+    """Why the program ends, if that is known and no success."""
+    outcome = program.outcome
+    return outcome.exception() if outcome.done() and not outcome.cancelled() else None
+
+
+def _closing(program: Transmitter | Receiver, count: int, status: str) -> str:
+    """How a closing line begins. Waiting in vain for a peer that is gone says nothing about the rate."""
+    gone = isinstance(_failure(program), PeerLost) and program.meter.progress_us
+    summary = _summary(count, program.contact_us or program.began_us, program.meter.progress_us if gone else None)
+    return f"{status}, {summary}" if status else summary
 
 
 def closing_tx(program: Transmitter, status: str) -> str:
@@ -54,10 +99,10 @@ def closing_tx(program: Transmitter, status: str) -> str:
     session = program.session
     window = session.window
     parts = [
-        _summary(window.written if status else window.cut_end, program.contact_us or program.began_us, status),
+        _closing(program, window.written if status else window.cut_end, status),
         _plural(session.legs_most, "leg"),
         _plural(session.restarts, "restart"),
-        f"{window.retransmitted_frames} retransmitted ({format_bytes(window.retransmitted_bytes)})",
+        f"{_plural(window.retransmitted_frames, 'frame')} retransmitted ({format_bytes(window.retransmitted_bytes)})",
     ]
     if session.hedges:
         parts.append(f"{session.hedges} hedged")
@@ -66,7 +111,7 @@ def closing_tx(program: Transmitter, status: str) -> str:
     if program.config.chaos:
         parts.append(_plural(program.chaos.faults, "chaos fault"))
     line = ", ".join(parts)
-    failures = session.book.failures()
+    failures = [] if isinstance(_failure(program), NoContact) else session.book.failures()  # it says so itself
     return f"{line}; not reached: {'; '.join(failures)}" if failures else line
 
 
@@ -75,27 +120,37 @@ def closing_rx(program: Receiver, status: str) -> str:
     session = program.session
     reassembly = session.reassembly
     parts = [
-        _summary(reassembly.written, program.contact_us or program.began_us, status),
+        _closing(program, reassembly.written, status),
         _plural(session.legs_most, "leg"),
         _plural(session.restarts, "restart"),
-        f"{format_bytes(reassembly.duplicate_bytes)} retransmitted",
+        f"{format_bytes(reassembly.duplicate_bytes)} retransmitted in vain",
     ]
     if session.checksum:
-        parts.append(f"{reassembly.corrupted} corrupted and sent again")
+        parts.append(f"{reassembly.corrupted} corrupted")
     if program.strangers:
-        parts.append(f"{_plural(program.strangers, 'stranger')} refused")
+        parts.append(f"{_plural(program.strangers, 'connection')} refused")
     return ", ".join(parts)
+
+
+def _head(program: Transmitter | Receiver, role: str, count: int) -> str:
+    """A dump's first line, by which it can be told from the next one."""
+    clock, summary = time.strftime("%H:%M:%S"), _summary(count, program.began_us)
+    return f"viamillipede {role}: pid {os.getpid()} at {clock}, {summary}, now {format_rate(program.meter.rate)}"
 
 
 def _process() -> str:
     import psutil  # only a dump needs it: 20 ms that no transfer has to wait for
 
-    process = psutil.Process(os.getpid())
-    cpu = process.cpu_times()
-    memory = process.memory_info().rss
+    try:
+        process = psutil.Process(os.getpid())
+        cpu = process.cpu_times()
+        memory = process.memory_info().rss
+        descriptors = process.num_fds()
+    except psutil.Error as error:
+        return f"process: no figures, {error}"
     return (
         f"process: {cpu.user:.1f} s user, {cpu.system:.1f} s system, {format_bytes(memory)} resident, "
-        f"{process.num_fds()} descriptors"
+        f"{descriptors} descriptors"
     )
 
 
@@ -121,11 +176,12 @@ def dump_tx(program: Transmitter) -> str:
         waits = "the receiver's word" if window.ended else "input"
     in_use = window.head - window.written
     lines = [
-        f"viamillipede tx: {_summary(window.written, program.began_us, '')}, now {format_rate(program.meter.rate)}",
+        _head(program, "tx", window.written),
         f"  window {format_bytes(in_use)} of {format_bytes(window.limit_bytes)} (at most "
         f"{format_bytes(window.window_bytes)}), {window.frames_in_flight()} frames in flight, "
-        f"{window.retransmitted_frames} retransmitted, {session.hedges} hedged, {session.restarts} restarts",
+        f"{window.retransmitted_frames} retransmitted, {session.hedges} hedged, {_plural(session.restarts, 'restart')}",
         f"  waiting for: {waits}",
+        *(f"  not reached: {failure}" for failure in session.book.failures()),
         f"  {_process()}",
         "   leg  address                   state  frames        bytes         rate       rtt   resent  restarts",
     ]
@@ -156,17 +212,18 @@ def dump_rx(program: Receiver) -> str:
         waits = f"network: frame {reassembly.due_seq} on leg {', '.join(map(str, due))}" if due else "input"
     held = sum(end - start for start, end in reassembly.arrived)
     lines = [
-        f"viamillipede rx: {_summary(reassembly.written, program.began_us, '')}, now {format_rate(program.meter.rate)}",
-        f"  memory {format_bytes(reassembly.memory_bytes())} of {format_bytes(reassembly.window_bytes)}, "
-        f"{held} frames kept aside of {session.waiting_legs.asides} read aside, "
+        _head(program, "rx", reassembly.written),
+        f"  reorder memory {format_bytes(reassembly.memory_bytes())} of at most "
+        f"{format_bytes(reassembly.window_bytes)}, {_plural(held, 'frame')} held; "
+        f"{_plural(session.waiting_legs.asides, 'frame')} read aside so far, "
         f"{format_bytes(reassembly.direct_bytes)} moved without a copy, "
-        f"{format_bytes(reassembly.duplicate_bytes)} retransmitted, "
-        f"{session.restarts} restarts, {program.strangers} strangers refused",
+        f"{format_bytes(reassembly.duplicate_bytes)} retransmitted in vain, "
+        f"{_plural(session.restarts, 'restart')}, {_plural(program.strangers, 'connection')} refused",
         f"  waiting for: {waits}",
         f"  {_process()}",
         "   leg  address                   state  frame         bytes         rate       rtt",
     ]
-    for connection in program.connections.values():
+    for connection in sorted(program.connections.values(), key=lambda connection: connection.leg.number):
         leg = connection.leg
         state = leg.plan.value if leg.copy else "idle"
         seq = leg.copy.header.seq if leg.copy else ""

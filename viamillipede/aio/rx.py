@@ -19,8 +19,8 @@ from viamillipede.aio.clock import now_us
 from viamillipede.aio.log import EVENT, LEG, WARNING
 from viamillipede.aio.program import Program
 from viamillipede.aio.rx_leg import STEPS_MAX, GreetingRefused, RxConnection, answering, hear_greeting
-from viamillipede.aio.sink import Sink, open_sink
-from viamillipede.aio.sockets import listen, raise_descriptor_limit, why
+from viamillipede.aio.sink import READER_GONE, Sink, open_sink
+from viamillipede.aio.sockets import descriptor_limit, listen, raise_descriptor_limit, why
 from viamillipede.config import KIB, LINGER_US, MS_US, S_US, STRANGERS_MAX, RxConfig
 from viamillipede.errors import Exit, Failure, FrameError, LimitReached, LocalIOError, PeerLost, RemoteFailed
 from viamillipede.protocol.reassembly import Plan
@@ -31,6 +31,13 @@ DRAIN_POLL_US_MIN, DRAIN_POLL_US_MAX = 1 * MS_US, 50 * MS_US
 GONE_GRACE_US = 1 * S_US  # for the end frame, when the reader left having read everything so far
 ACCEPTS_PER_TURN = 64
 WASTE_BYTES = 256 * KIB
+
+_REFUSALS = {
+    Verdict.CHECKPHRASE: "it has another checkphrase",
+    Verdict.BUSY: "it belongs to another stream",
+    Verdict.UNKNOWN: "it looks for another receiver",
+    Verdict.MALFORMED: "its greeting has values that cannot be",
+}
 
 
 class Receiver(Program):
@@ -44,9 +51,10 @@ class Receiver(Program):
         self.session: RxSession
         self.connections: dict[int, RxConnection] = {}
         self.strangers = 0
+        self._strangers_max = min(STRANGERS_MAX, descriptor_limit() // 2)  # the stream needs descriptors too
         self.contact_us = 0
         self._keys = 0
-        self._ungreeted: dict[asyncio.Task[None], None] = {}  # oldest first
+        self._ungreeted: dict[asyncio.Task[None], str] = {}  # and who it is; oldest first
         self._output_waiters: list[RxConnection] = []
         self._after_scheduled = False
         self._closing = False
@@ -66,7 +74,8 @@ class Receiver(Program):
         for listener in self.listeners:
             self._listen_on(listener)
         port = self.listeners[0].getsockname()[1]
-        self.log.say(WARNING, f"listening on port {port}")
+        of = "all addresses" if self.config.bind is None else self.config.bind
+        self.log.say(WARNING, f"listening on port {port} of {of}")
 
     def _listen_on(self, listener: socket.socket) -> None:
         if listener.fileno() >= 0:  # else it was closed meanwhile
@@ -79,23 +88,27 @@ class Receiver(Program):
                 sock, address = listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
-            except OSError as error:  # out of descriptors: those who wait in the backlog can wait a little longer
+            except OSError as error:  # out of descriptors: strangers make room, who waits in the backlog waits a little
                 self.log.say(WARNING, f"cannot accept a connection: {why(error)}")
+                for _ in range(len(self._ungreeted) // 2):
+                    self._evict_stranger()
                 self.loop.remove_reader(listener.fileno())
                 self.loop.call_later(1, self._listen_on, listener)
                 return
             sock.setblocking(False)
-            if len(self._ungreeted) >= STRANGERS_MAX:
-                oldest = next(iter(self._ungreeted))
-                del self._ungreeted[oldest]
-                oldest.cancel()
-                self._on_stranger("the one that waited longest", "too many connections that do not greet")
+            if len(self._ungreeted) >= self._strangers_max:
+                self._evict_stranger()
             task = self.spawn(self._serve(sock, _spell(address)))
             if task is None:
                 sock.close()
                 return
             task.add_done_callback(lambda _, sock=sock: sock.close())  # type: ignore[misc]  # cancelled before it began
-            self._ungreeted[task] = None
+            self._ungreeted[task] = _spell(address)
+
+    def _evict_stranger(self) -> None:
+        oldest = next(iter(self._ungreeted))
+        self._on_stranger(self._ungreeted.pop(oldest), "it did not greet, and too many others did not either")
+        oldest.cancel()
 
     async def _serve(self, sock: socket.socket, peer: str) -> None:
         task = asyncio.current_task()
@@ -106,7 +119,7 @@ class Receiver(Program):
                     greeting = await hear_greeting(sock)
                     answer = self.session.on_greeting(greeting)
                     if answer.verdict is not Verdict.ACCEPTED:
-                        raise GreetingRefused(f"refused: {answer.verdict.name.lower()}", answer)
+                        raise GreetingRefused(_REFUSALS[answer.verdict], answer)
                 self._ungreeted.pop(task, None)
                 if not self.presence.contacted:
                     self.contact_us = now_us()
@@ -120,7 +133,7 @@ class Receiver(Program):
         except FrameError as error:
             self._on_stranger(peer, str(error))
         except OSError as error:
-            self._on_stranger(peer, why(error))
+            self._on_stranger(peer, f"{why(error)}, before it was a leg")
         finally:
             self._ungreeted.pop(task, None)
 
@@ -129,7 +142,7 @@ class Receiver(Program):
             return  # a leg of ours that had not greeted yet when tx heard the end is no stranger
         self.strangers += 1
         more = "; further ones are only counted" if self.strangers == 1 else ""
-        self.log.say(WARNING if self.strangers == 1 else LEG, f"refused a stranger, {peer}: {reason}{more}")
+        self.log.say(WARNING if self.strangers == 1 else LEG, f"refused a connection from {peer}: {reason}{more}")
 
     # ---- from the legs to the output ------------------------------------------------------------
     def on_readable(self, connection: RxConnection) -> None:
@@ -184,7 +197,7 @@ class Receiver(Program):
 
     def _fail_without_reader(self) -> None:
         if not self._closing or not self.sink.drained():
-            self.fail(LocalIOError("the reader of our output went away"))
+            self.fail(LocalIOError(READER_GONE))
 
     # ---- what tx is told ------------------------------------------------------------------------
     def after(self) -> None:

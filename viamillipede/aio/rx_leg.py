@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from viamillipede.aio.clock import now_us
-from viamillipede.aio.log import LEG, OPERATION
+from viamillipede.aio.log import EVENT, LEG, OPERATION
 from viamillipede.aio.poller import READ, WRITE, Watch
 from viamillipede.aio.sink import Blocked
 from viamillipede.aio.sockets import prepare_rx, why
@@ -99,7 +99,11 @@ class RxConnection:
         """Until the leg is lost."""
         session = self._program.session
         prepare_rx(self.sock)
-        await self._loop.sock_sendall(self.sock, answer.encode())
+        try:
+            self.sock.send(answer.encode())  # it fits an empty socket; no await between the decision and the leg
+        except OSError:
+            session.on_answer_lost()
+            raise
         old = session.superseded(greeting.leg)
         if old is not None:
             self._program.connections[old.key].drop("superseded by a new connection", closed_by_peer=False)
@@ -126,7 +130,9 @@ class RxConnection:
         self.sock.close()
         del self._program.connections[self._key]
         self._program.session.on_leg_lost(self.leg, closed_by_peer, now_us())
-        self._program.log.say(LEG, f"{self!r}: {reason}")
+        done = self._program.session.done  # however the other side closes it then
+        level = LEG if done or self._program.outcome.done() else EVENT
+        self._program.log.say(level, f"{self!r}: {'done' if done else reason}")
         if not self._lost.done():
             self._lost.set_result(None)
         self._program.after_soon()

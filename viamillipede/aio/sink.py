@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Protocol
 
-from viamillipede.aio.descriptors import PipeEnd, Worker, is_pipe, is_socket, open_socket, replace_by_null
+from viamillipede.aio.descriptors import Closer, PipeEnd, Worker, is_pipe, is_socket, open_socket, write_waiting
 from viamillipede.errors import LocalIOError
 
 SPLICE_F_MOVE, SPLICE_F_NONBLOCK = 1, 2
+READER_GONE = "the program that reads the output went away"  # said on both hosts
 CAN_SPLICE = sys.platform == "linux" and hasattr(os, "splice")
 
 
@@ -55,17 +56,19 @@ class Sink(Protocol):
 
 def _failed(error: OSError) -> LocalIOError:
     if isinstance(error, BrokenPipeError | ConnectionResetError):
-        return LocalIOError("the reader of our output went away")
+        return LocalIOError(READER_GONE)
     return LocalIOError(f"cannot write the output: {error.strerror}")
 
 
 class PolledSink:
     """A pipe or a socket."""
 
-    def __init__(self, fd: int, send: Callable[[memoryview], int], on_open: Callable[[], None]) -> None:
+    def __init__(
+        self, fd: int, send: Callable[[memoryview], int], end: Callable[[], None], on_open: Callable[[], None]
+    ) -> None:
         self.can_direct = False
         self._loop = asyncio.get_running_loop()
-        self._fd, self._send, self._on_open = fd, send, on_open
+        self._fd, self._send, self._end, self._on_open = fd, send, end, on_open
         self._armed = False
 
     def direct(self, fd: int, count: int) -> int | Blocked:
@@ -105,19 +108,18 @@ class PolledSink:
     def close(self) -> None:
         """See Sink."""
         self.disarm()
-        with socket.socket(fileno=os.dup(self._fd)) as sock, contextlib.suppress(OSError):  # the peer has closed first
-            sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # the peer has closed first
+            self._end()
 
 
 class PipeSink(PolledSink):
-    """A pipe; `shared_fd` is the descriptor that the process was given."""
+    """A pipe; `closer` closes the descriptor that the process was given."""
 
-    def __init__(self, shared_fd: int, on_open: Callable[[], None], on_gone: Callable[[], None]) -> None:
-        self._end = PipeEnd(shared_fd, os.O_WRONLY)
-        fd = self._end.fd
-        super().__init__(fd, lambda view: os.write(fd, view), on_open)
+    def __init__(self, pipe: PipeEnd, closer: Closer, on_open: Callable[[], None], on_gone: Callable[[], None]) -> None:
+        fd = pipe.fd
+        super().__init__(fd, lambda view: os.write(fd, view), closer.close, on_open)
         self.can_direct = CAN_SPLICE
-        self._shared_fd, self._on_gone = shared_fd, on_gone
+        self._pipe, self._on_gone = pipe, on_gone
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
         self._pending = array.array("i", [0])
@@ -144,22 +146,22 @@ class PipeSink(PolledSink):
     def close(self) -> None:
         """See Sink. Both descriptors, or the reader would not see the end."""
         self.release()
-        replace_by_null(self._shared_fd)
+        self._end()
 
     def release(self) -> None:
         """Leave the pipe as it was found. Idempotent."""
-        if self._end.fd >= 0:
+        if self._pipe.fd >= 0:
             self.disarm()
             self._loop.remove_reader(self._fd)
-            self._end.close()
+            self._pipe.close()
 
 
 class FileSink:
     """A file, a device, a terminal: written by a thread, since no loop can poll it."""
 
-    def __init__(self, fd: int, on_open: Callable[[], None]) -> None:
+    def __init__(self, fd: int, closer: Closer, on_open: Callable[[], None]) -> None:
         self.can_direct = False
-        self._fd, self._on_open = fd, on_open
+        self._fd, self._closer, self._on_open = fd, closer, on_open
         self._worker = Worker(asyncio.get_running_loop(), "output")
         self._busy = False
         self._result: int | OSError | None = None
@@ -177,7 +179,7 @@ class FileSink:
             return result
         if not self._busy:
             self._busy = True
-            self._worker.submit(lambda: os.write(self._fd, view), self._on_result)
+            self._worker.submit(lambda: write_waiting(self._fd, view), self._on_result)
         return None
 
     def _on_result(self, result: int | OSError) -> None:
@@ -195,8 +197,7 @@ class FileSink:
     def close(self) -> None:
         """See Sink. Some file systems report a failed write only here."""
         try:
-            os.close(os.dup(self._fd))  # flushes; the number itself stays taken
-            replace_by_null(self._fd)
+            self._closer.close()
         except OSError as error:
             raise _failed(error) from error
 
@@ -204,18 +205,27 @@ class FileSink:
 @contextlib.contextmanager
 def open_sink(fd: int, on_open: Callable[[], None], on_gone: Callable[[], None]) -> Iterator[Sink]:
     """The sink that suits what `fd` is; `on_gone`: nobody will ever read what is written."""
-    if is_pipe(fd):
-        pipe = PipeSink(fd, on_open, on_gone)
-        try:
-            yield pipe
-        finally:
-            pipe.release()
-    elif is_socket(fd):
-        with open_socket(fd) as sock:
-            polled = PolledSink(fd, lambda view: sock.send(view, socket.MSG_DONTWAIT), on_open)
+    closer = Closer(fd)
+    try:
+        if is_pipe(fd):
+            pipe = PipeSink(PipeEnd(fd, os.O_WRONLY), closer, on_open, on_gone)
             try:
-                yield polled
+                yield pipe
             finally:
-                polled.disarm()
-    else:
-        yield FileSink(fd, on_open)
+                pipe.release()
+        elif is_socket(fd):
+            with open_socket(fd) as sock:
+                polled = PolledSink(
+                    fd,
+                    lambda view: sock.send(view, socket.MSG_DONTWAIT),
+                    lambda: sock.shutdown(socket.SHUT_WR),
+                    on_open,
+                )
+                try:
+                    yield polled
+                finally:
+                    polled.disarm()
+        else:
+            yield FileSink(fd, closer, on_open)
+    finally:
+        closer.release()

@@ -9,6 +9,7 @@ import socket
 import struct
 import sys
 import termios
+import threading
 from typing import Any
 
 from viamillipede.config import CONNECT_US, KIB, S_US, USER_TIMEOUT_US, Address
@@ -35,6 +36,12 @@ def raise_descriptor_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def descriptor_limit() -> int:
+    """How many descriptors this process may have."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft != resource.RLIM_INFINITY else 1 << 20
+
+
 def why(error: OSError) -> str:
     """An error as a person would say it."""
     if error.errno is not None and not isinstance(error, socket.gaierror):  # asyncio dresses up strerror
@@ -53,8 +60,8 @@ def listen(bind: str | None, port: int) -> list[socket.socket]:
         found = socket.getaddrinfo(bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         return [_nonblocking(_server((bind, port), found[0][0]))]
     except OSError as error:
-        raise NoContact(f"cannot listen on {bind or 'port'} {port}: {why(error)}") from error
-    except UnicodeError as error:
+        raise NoContact(f"cannot listen on {Address(bind, port) if bind else f'port {port}'}: {why(error)}") from error
+    except (UnicodeError, TypeError) as error:
         raise NoContact(f"cannot listen on {bind}: this cannot be a host's name") from error
 
 
@@ -67,19 +74,58 @@ def _nonblocking(sock: socket.socket) -> socket.socket:
     return sock
 
 
-async def dial(address: Address, source: str | None) -> socket.socket:
-    """A connection to the first of the address's IP addresses that answers; DialError says why none did."""
-    loop = asyncio.get_running_loop()
+async def resolve(host: str, port: int) -> list[Any]:
+    """What getaddrinfo(3) says, at most CONNECT_US later; DialError.
+
+    In a daemon thread of its own: a name server that does not answer can hold it for minutes, and the
+    loop's own threads would hold the end of the program as well.
+    """
     try:
-        found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
+    except OSError:
+        pass  # not an address but a name
+    except (UnicodeError, TypeError) as error:
+        raise DialError("cannot resolve: this cannot be a host's name", refused=False) from error
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[Any]] = loop.create_future()
+
+    def ask() -> None:
+        found: list[Any] | Exception
+        try:
+            found = list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except OSError as error:
+            found = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits for this any more
+            loop.call_soon_threadsafe(tell, found)
+
+    def tell(found: list[Any] | Exception) -> None:
+        if answer.done():
+            return
+        if isinstance(found, Exception):
+            answer.set_exception(found)
+        else:
+            answer.set_result(found)
+
+    threading.Thread(target=ask, name="resolve", daemon=True).start()
+    try:
+        async with asyncio.timeout(CONNECT_US / S_US):
+            return await answer
+    except TimeoutError as error:
+        raise DialError("cannot resolve: no name server answers", refused=False) from error
     except OSError as error:
         raise DialError(f"cannot resolve: {why(error)}", refused=False) from error
-    except UnicodeError as error:
-        raise DialError("cannot resolve: this cannot be a host's name", refused=False) from error
+
+
+async def dial(address: Address, source: str | None) -> socket.socket:
+    """A connection to the first of the address's IP addresses that answers; DialError says why none did."""
+    sources = {found[0]: found[4] for found in await resolve(source, 0)} if source is not None else {}
     reason, refused = "no address", False
-    for family, kind, protocol, _, target in found:
+    for family, kind, protocol, _, target in await resolve(address.host, address.port):
+        if source is not None and family not in sources:
+            reason = f"it cannot be reached from {source}"
+            continue
         try:
-            return await _connect(socket.socket(family, kind, protocol), target, source)
+            return await _connect(socket.socket(family, kind, protocol), target, sources.get(family))
         except TimeoutError:
             reason = "no answer"
         except OSError as error:
@@ -87,11 +133,11 @@ async def dial(address: Address, source: str | None) -> socket.socket:
     raise DialError(reason, refused)
 
 
-async def _connect(sock: socket.socket, target: Any, source: str | None) -> socket.socket:
+async def _connect(sock: socket.socket, target: Any, source: Any) -> socket.socket:
     try:
         sock.setblocking(False)
         if source is not None:
-            sock.bind((source, 0))
+            sock.bind(source)
         async with asyncio.timeout(CONNECT_US / S_US):
             await asyncio.get_running_loop().sock_connect(sock, target)
     except BaseException:

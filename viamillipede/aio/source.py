@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from viamillipede.aio.descriptors import PipeEnd, Worker, is_pipe, is_socket, open_socket
+from viamillipede.aio.descriptors import PipeEnd, Worker, is_pipe, is_socket, open_socket, read_waiting
 from viamillipede.config import MIB
 from viamillipede.errors import LocalIOError
 
@@ -86,7 +86,7 @@ class FileSource:
     def _submit(self) -> None:
         if not self._busy and not self._at_end:
             self._busy = True
-            self._worker.submit(lambda: os.readv(self._fd, [self._buffer]), self._on_result)
+            self._worker.submit(lambda: read_waiting(self._fd, self._buffer), self._on_result)
 
     def _on_result(self, result: int | OSError) -> None:
         self._busy = False

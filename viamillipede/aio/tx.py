@@ -51,8 +51,9 @@ class Transmitter(Program):
         self._input_waits = False  # for its next bytes
         self._pump_scheduled = False
         self._ticks = 0
-        self._window_told = 0
+        self._window_told = self._window_bytes = 0
         self.meter = report.Meter()
+        self.news = report.ContactNews(self.log, config.wait_us)
 
     def start(self) -> None:
         """See Program."""
@@ -85,18 +86,25 @@ class Transmitter(Program):
 
     def _read_input(self) -> bool:
         """Fill a frame, as far as the input has something. Whether it has brought anything new."""
-        window, source = self.session.window, self.source
-        before = window.head
-        while not self._input_waits and (view := window.input_view()) is not None:
-            count = source.read_into(view)
+        window = self.session.window
+        view = None if self._input_waits else window.input_view()
+        if view is None:
+            return False
+        filled = 0
+        while filled < len(view):
+            count = self.source.read_into(view[filled:])
+            if not count:
+                break
+            filled += count
+        if filled:
+            window.on_input(filled, now_us())
+        if filled < len(view):
             if count is None:
                 self._input_waits = True
-            elif count:
-                window.on_input(count, now_us())
             else:
                 window.on_input_end()
                 return True
-        return window.head > before
+        return filled > 0
 
     def on_input_ready(self) -> None:
         """The source has something, or has ended."""
@@ -119,12 +127,18 @@ class Transmitter(Program):
         """rx has said something, and the session knows."""
         if self.session.done and not self.outcome.done():
             self.outcome.set_result(None)
+        if self.session.window.limit_bytes != self._window_bytes:  # it has grown
+            self._window_bytes = self.session.window.limit_bytes
+            for connection in self.connections:
+                connection.rebase()
         self.pump()
 
     def on_tick(self, now: int) -> None:
         """See Program."""
         self._ticks += 1
         self.meter.sample(self.session.window.written, now)
+        if not self.contact.is_set():
+            self.news.tell(self.session.book.failures(), now - self.began_us)
         if self._window_told != self.session.window.limit_bytes:
             self._window_told = self.session.window.limit_bytes
             self.log.say(EVENT, f"the window in use is {format_bytes(self._window_told)}")

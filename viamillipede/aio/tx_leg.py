@@ -6,7 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from viamillipede.aio.clock import now_us
-from viamillipede.aio.log import FRAME, LEG, OPERATION, RESENT
+from viamillipede.aio.log import EVENT, FRAME, LEG, OPERATION, RESENT
 from viamillipede.aio.poller import READ, WRITE, Watch
 from viamillipede.aio.sockets import DialError, close_with_reset, dial, limit_unsent, prepare_tx, why
 from viamillipede.config import GREETING_US, S_US
@@ -41,6 +41,7 @@ class TxConnection:
         self._buffers: list[memoryview] = []  # what of the current frame, and of a last word, is still to be sent
         self._informed = False  # rx has said on this leg how things stand
         self._busy = False  # with a frame
+        self._frame: Frame | None = None  # the latest one
         self._frame_bytes = 0  # the size that the socket's limit suits
         self._watch: Watch
         self._stalled = False  # chaos: like a black hole
@@ -135,7 +136,11 @@ class TxConnection:
             sock.close()
         queued = self._program.session.on_leg_lost(self.leg, closed_by_peer, now_us())
         self.restarts += 1
-        self._program.log.say(LEG, f"{self!r}: {reason}" + (f"; {queued} frames go to others" if queued else ""))
+        if self._program.session.done:
+            reason = "done"  # however the other side closes it now
+        elif queued:
+            reason += f"; {queued} frames go to others"
+        self._program.log.say(LEG if self._program.outcome.done() else EVENT, f"{self!r}: {reason}")
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(None)
         self._program.pump_soon()
@@ -152,9 +157,15 @@ class TxConnection:
         if frame_bytes != self._frame_bytes and self.sock is not None:
             self._frame_bytes = frame_bytes
             limit_unsent(self.sock, frame_bytes)
-        self._busy = True
+        self._busy, self._frame = True, frame
         self._buffers += [memoryview(frame.header), payload] if payload else [memoryview(frame.header)]
         self._flush()
+
+    def rebase(self) -> None:
+        """The window has moved in memory: hold on to the new place, or a slow leg keeps all of the old one."""
+        frame = self._frame
+        if self._busy and frame is not None and self._buffers and not self._buffers[-1].readonly:
+            self._buffers[-1] = self._program.session.window.payload(frame)[-len(self._buffers[-1]) :]
 
     def say(self, message: bytes) -> None:
         """A message, behind the current frame if there is one."""

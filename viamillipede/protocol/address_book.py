@@ -9,17 +9,31 @@ from viamillipede.config import BACKOFF_US_MAX, BACKOFF_US_MIN, Address
 
 
 class AddressState:
-    """What is known of one address. `failure`: why the latest attempt failed, "" after a success."""
+    """What is known of one address.
 
-    __slots__ = ("address", "bytes_sent", "failure", "failures", "retry_us", "worked")
+    `failure`: why the latest attempt failed, `refusal`: why a receiver there refused us; "" after a success.
+    """
+
+    __slots__ = ("address", "bytes_sent", "cuts", "failure", "failures", "refusal", "retry_us", "worked")
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self.failures = 0  # in a row
+        self.failures = 0  # to get a leg, in a row
+        self.cuts = 0  # legs in a row that were lost before they were of use
         self.retry_us = 0
         self.worked = False
-        self.failure = ""
+        self.failure = self.refusal = ""
         self.bytes_sent = 0
+
+    def __str__(self) -> str:
+        """The address and what is wrong with it. A refusal stays worth knowing when nobody listens any more."""
+        before = f" (before: {self.refusal})" if self.refusal not in ("", self.failure) else ""
+        return f"{self.address}: {self.failure}{before}"
+
+
+def _backoff_us(failures: int, jitter: float) -> int:
+    backoff_us = min(BACKOFF_US_MAX, BACKOFF_US_MIN << min(failures - 1, 16))
+    return int(backoff_us * (0.5 + jitter / 2))
 
 
 class AddressBook:
@@ -50,8 +64,20 @@ class AddressBook:
         state = self.states[rank]
         state.worked = True
         state.failures = 0
-        state.retry_us = 0
-        state.failure = ""
+        state.failure = state.refusal = ""
+        if not state.cuts:
+            state.retry_us = 0
+
+    def on_useful(self, rank: int) -> None:
+        """A leg to the address has brought something over, or has lived for a while."""
+        self.states[rank].cuts = 0
+
+    def on_cut(self, rank: int, now_us: int, jitter: float) -> None:
+        """An accepted leg was lost before it was of use: something on the way may cut each of them at once."""
+        state = self.states[rank]
+        if now_us >= state.retry_us:
+            state.cuts += 1
+            state.retry_us = now_us + _backoff_us(state.cuts, jitter)
 
     def on_failed(self, rank: int, reason: str, now_us: int, jitter: float) -> None:
         """An attempt failed, or a leg was lost before it was accepted. `jitter`: random, in [0, 1).
@@ -63,10 +89,9 @@ class AddressBook:
         state.failure = reason
         if now_us < state.retry_us:
             return
-        backoff_us = min(BACKOFF_US_MAX, BACKOFF_US_MIN << min(state.failures, 16))
         state.failures += 1
-        state.retry_us = now_us + int(backoff_us * (0.5 + jitter / 2))
+        state.retry_us = now_us + _backoff_us(state.failures, jitter)
 
     def failures(self) -> list[str]:
         """A line for each address whose latest attempt failed."""
-        return [f"{s.address}: {s.failure}" for s in self.states if s.failure]
+        return [str(state) for state in self.states if state.failure]

@@ -27,20 +27,28 @@ class Presence:
         self.contacted = False
         self.alone_since_us: int | None = now_us
         self.gone = False  # alone, and the evidence says that the process is gone
+        self._interrupted_us: int | None = None  # since when we had been alone when a leg came that was of no use yet
 
     def on_leg_up(self) -> None:
         """Previous states: any. Next state: together."""
         self.legs_up += 1
+        if self.contacted and self.alone_since_us is not None:
+            self._interrupted_us = self.alone_since_us
         self.contacted = True
         self.alone_since_us = None
         self.gone = False
+
+    def on_useful(self) -> None:
+        """A leg has brought something, or has lived for a while: we were alone no longer."""
+        self._interrupted_us = None
 
     def on_leg_lost(self, closed_by_peer: bool, now_us: int) -> None:
         """Previous state: together. Next: together, or alone if that was the last leg."""
         self.legs_up -= 1
         assert self.legs_up >= 0
         if not self.legs_up:
-            self.alone_since_us = now_us
+            self.alone_since_us = now_us if self._interrupted_us is None else self._interrupted_us
+            self._interrupted_us = None
             self.gone = closed_by_peer
 
     def on_refused(self) -> None:

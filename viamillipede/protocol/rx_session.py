@@ -21,6 +21,7 @@ from viamillipede.config import (
     RX_SILENT_US,
     S_US,
     THREADS_MAX,
+    USEFUL_US,
     RxConfig,
 )
 from viamillipede.errors import FrameError, LimitReached, PeerLost, RemoteFailed
@@ -100,6 +101,11 @@ class RxSession:
             return Answer(Verdict.BUSY)
         features = FEATURE_CHECKSUM if self.checksum else 0
         return Answer(Verdict.ACCEPTED, features, self._receiver, self._config.window_bytes)
+
+    def on_answer_lost(self) -> None:
+        """An acceptance could not be said: who was to hear it does not own the receiver by that alone."""
+        if not self.presence.contacted:
+            self.session = None
 
     def superseded(self, number: int) -> RxLeg | None:
         """The leg that tx has given up, when it greets with the same number again."""
@@ -191,13 +197,15 @@ class RxSession:
             leg.header = header
         if leg.got < header.length:
             return
-        self._on_control(header, leg.control[: header.length])
+        self._on_control(leg, header, leg.control[: header.length])
         leg.header, leg.got = None, 0
 
-    def _on_control(self, header: Header, payload: memoryview) -> None:
+    def _on_control(self, leg: RxLeg, header: Header, payload: memoryview) -> None:
         if xxhash.xxh3_64_intdigest(payload) != header.payload_hash:
             raise FrameError("damaged payload: its hash is wrong")
         if header.kind is Kind.BEAT:
+            if leg.heard_us - leg.since_us >= USEFUL_US:
+                self.presence.on_useful()
             return
         if header.kind is Kind.BYE:
             if not self.done:
@@ -217,6 +225,7 @@ class RxSession:
         else:
             self._arrived_bytes += copy.header.length
             self._ack_leg = leg
+            self.presence.on_useful()
             self.waiting_legs.wake(seq)  # copies of it that wait can be thrown away
         if reassembly.due_seq != due_before:
             self.waiting_legs.on_due(due_before, reassembly.due_seq, now_us)
@@ -349,7 +358,7 @@ class RxSession:
         self.waiting_legs.expire(now_us)
         absence = None if self.done else self.presence.absence(now_us)
         if absence is Absence.NO_CONTACT:
-            raise LimitReached("no transmitter came within `wait`")
+            raise LimitReached(f"no transmitter came within {(self._config.wait_us or 0) / S_US:.10g} s")
         if absence is not None:
             raise PeerLost(f"{absence.value}; the stream ends incomplete at byte {self.reassembly.written}")
 

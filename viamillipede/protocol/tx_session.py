@@ -18,6 +18,7 @@ from viamillipede.config import (
     LEG_SILENT_US,
     LEG_STUCK_US,
     S_US,
+    USEFUL_US,
     WINDOW_STALL_PERIOD_US,
     WINDOW_STALL_US,
     TxConfig,
@@ -61,7 +62,7 @@ class TxLeg:
 
     __slots__ = (
         "acked_bytes", "arrival_us", "busy", "bytes_sent", "decoder", "heard_us", "leg", "progress_us", "rank", "rate",
-        "retransmitted", "said_us", "since_us", "unacked_bytes",
+        "retransmitted", "said_us", "since_us", "unacked_bytes", "useful",
     )  # fmt: skip
 
     def __init__(self, leg: int, rank: int, now_us: int) -> None:
@@ -69,6 +70,7 @@ class TxLeg:
         self.heard_us = self.progress_us = self.arrival_us = self.said_us = now_us
         self.decoder = ControlDecoder()
         self.busy = True  # until on_idle
+        self.useful = False  # yet
         self.bytes_sent = self.retransmitted = self.rate = 0
         self.unacked_bytes = self.acked_bytes = 0  # by the other host's kernel, as ours last told
 
@@ -128,7 +130,10 @@ class TxSession:
         if answer.verdict in (Verdict.VERSION, Verdict.CHECKPHRASE):
             return self.on_refused_for_good(rank, _REFUSALS[answer.verdict])
         if answer.verdict is not Verdict.ACCEPTED:
-            return _REFUSALS[answer.verdict]
+            self.book.states[rank].refusal = _REFUSALS[answer.verdict]
+            return self.book.states[rank].refusal
+        if self._config.checksum and not answer.features & FEATURE_CHECKSUM:
+            return self.on_refused_for_good(rank, "the receiver does not verify checksums")
         if not self.presence.contacted:
             assert not self.window.head, "nothing is read before rx has said what its window is"
             self._receiver = answer.receiver
@@ -157,10 +162,12 @@ class TxSession:
             self.presence.on_refused()
         self.book.on_failed(rank, reason, now_us, jitter)
 
-    def on_leg_lost(self, leg: int, closed_by_peer: bool, now_us: int) -> int:
+    def on_leg_lost(self, leg: int, closed_by_peer: bool, now_us: int, jitter: float = 0.5) -> int:
         """An accepted leg is gone; its frames are queued again. Returns how many."""
         state = self.legs.pop(leg)
         self.scheduler.discard(state.rank, leg)
+        if not state.useful:
+            self.book.on_cut(state.rank, now_us, jitter)
         self.presence.on_leg_lost(closed_by_peer, now_us)
         return self.window.on_leg_lost(leg)
 
@@ -248,8 +255,16 @@ class TxSession:
         """Bytes came from rx. FrameError: the leg must die. RemoteFailed: rx gave up."""
         state = self.legs[leg]
         state.heard_us = now_us
+        if not state.useful and now_us - state.since_us >= USEFUL_US:
+            self._on_useful(state)
         for header, payload in state.decoder.feed_untrusted(data):
             self._on_message(state, header, payload, now_us)
+
+    def _on_useful(self, state: TxLeg) -> None:
+        """The leg has brought a frame over, or has lived for a while: not one that is cut as soon as it is up."""
+        state.useful = True
+        self.book.on_useful(state.rank)
+        self.presence.on_useful()
 
     def _on_message(self, state: TxLeg, header: Header, payload: bytes, now_us: int) -> None:
         if header.kind is Kind.ACK:
@@ -295,8 +310,10 @@ class TxSession:
     def _measure(self, arrived: list[Frame], output_blocked: bool, now_us: int) -> None:
         arrived_bytes: dict[int, int] = {}
         for frame in arrived:
-            if frame.sends == 1:
-                for leg in frame.legs:
+            for leg in frame.legs:
+                if not self.legs[leg].useful:
+                    self._on_useful(self.legs[leg])
+                if frame.sends == 1:
                     self.legs[leg].progress_us = now_us
             if frame.sends == 1 and not output_blocked:  # with two copies nobody knows which one it was (Karn)
                 self.rtt.sample(now_us - frame.sent_us)

@@ -27,7 +27,7 @@ from enum import IntEnum
 
 import xxhash
 
-from viamillipede.config import ACK_RANGES_MAX, FRAME_BYTES_MAX, REASON_BYTES_MAX
+from viamillipede.config import ACK_RANGES_MAX, FRAME_BYTES_MAX, REASON_BYTES_MAX, WINDOW_BYTES_MIN
 from viamillipede.errors import FrameError
 
 VERSION = 1
@@ -210,8 +210,11 @@ def decode_answer_untrusted(data: bytes | bytearray) -> Answer:
     """ANSWER_BYTES bytes of this VERSION. FrameError if they cannot be an answer."""
     _check_hash_untrusted(data, _ANSWER.size, "answer")
     _, _, verdict, features, receiver, window, _ = _ANSWER.unpack_from(data)
+    accepted = verdict == Verdict.ACCEPTED
     if features & ~FEATURES_KNOWN or verdict not in Verdict.__members__.values():
         raise FrameError("an answer with values that cannot be")
+    if accepted and (window < WINDOW_BYTES_MIN or not any(receiver)):
+        raise FrameError("an acceptance with values that cannot be")
     return Answer(Verdict(verdict), features, receiver, window)
 
 
