@@ -19,11 +19,11 @@ FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 70
 
 # The core neither waits nor looks around: time and chance are handed in. What it may import of the project is
-# listed; of the standard library, what must not be.
+# listed; of the standard library, what must not be (mmap may: the ring is anonymous memory, touched page by page).
 CORE = f"{PACKAGE}.protocol"
 CORE_NEEDS = (CORE, f"{PACKAGE}.errors", f"{PACKAGE}.config")
 IMPURE = frozenset(
-    "asyncio concurrent datetime fcntl importlib io logging mmap multiprocessing os pathlib psutil random secrets "
+    "asyncio concurrent datetime fcntl importlib io logging multiprocessing os pathlib psutil random secrets "
     "select selectors signal socket ssl subprocess tempfile threading time uvloop".split()
 )
 
