@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.aio.drive import Peer, Pipe, data, greeting, leg_to, receiving, turns, until
+from tests.aio.drive import Peer, Pipe, data, end, greeting, leg_to, receiving, take, turns, until
 from viamillipede.aio import rx_leg as module
+from viamillipede.aio.clock import now_us
 from viamillipede.aio.rx_leg import PENDING_BYTES_MAX, RxConnection, hear_greeting
 from viamillipede.aio.sockets import close_with_reset
-from viamillipede.config import KIB, MIB, MS_US
+from viamillipede.config import FAREWELL_US, KIB, MIB, MS_US, S_US
 from viamillipede.errors import FrameError
 from viamillipede.protocol.wire import GREETING_BYTES, VERSION, Kind, decode_greeting_untrusted, encode_control
 
@@ -153,6 +154,24 @@ async def test_a_tx_that_does_not_read_is_given_up(pipe: Pipe) -> None:
 async def test_telling_a_connection_that_broke_loses_it(pipe: Pipe) -> None:
     async with up(pipe) as (program, connection, peer):
         close_with_reset(peer.sock)
-        while connection.open:  # the kernel may take one before it knows
-            connection.tell(b"x")
+        connection.tell(b"x")  # the kernel may take one before it knows
+        connection.tell(b"x")
+        await until(lambda: not program.connections)
+
+
+async def test_what_tx_said_before_its_leg_broke_is_still_heard(pipe: Pipe) -> None:
+    async with up(pipe) as (program, connection, peer):
+        await peer.say(data(0, 0, b"all") + end(1, 3))
+        connection._deaf = (now_us(), "Broken pipe", True)  # a send has failed, before anything was read
+        connection.tell(b"x")
+        assert await take(pipe.read_fd, 3) == b"all"
+        await until(lambda: program.session.done)
+
+
+async def test_a_broken_leg_that_nobody_reads_is_lost_after_a_while(pipe: Pipe) -> None:
+    async with up(pipe) as (program, connection, _):
+        connection._deaf = (now_us() - FAREWELL_US + S_US, "Broken pipe", True)
+        connection.drop_if_deaf(now_us())
+        assert connection.open
+        connection.drop_if_deaf(now_us() + S_US)
         assert not program.connections

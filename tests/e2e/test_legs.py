@@ -172,7 +172,7 @@ def test_legs_lost_in_the_middle_are_said_and_how(stage: Stage) -> None:
     assert read_exactly(rx.output, 5) == b"hello"
     proxy.strike("reset")
     for side in (tx, rx):
-        side.hear(r"leg 0 .*: (Connection reset by peer|closed by the (transmitter|receiver))$")
+        side.hear(r"leg 0 .*: (Connection reset by peer|closed by the (receiver|transmitter))(; frames given .*)?$")
     tx.end_input()
     assert read_all(rx.output) == b""
     for side in (tx, rx):
@@ -279,5 +279,5 @@ def test_an_outage_that_lasts_too_long_ends_both_sides(stage: Stage) -> None:
     eventually(lambda: proxy.living() >= 3, "all legs are up")
     proxy.plan = lambda number: Fault("deaf")
     proxy.strike("deaf")
-    assert "the network was down for too long; 6 bytes were delivered" in tx.ends(5)
+    assert re.search(r"the network was down for too long; [06] bytes were delivered", tx.ends(5))  # as far as it heard
     assert "the network was down for too long; the stream ends incomplete at byte 6" in rx.ends(5)

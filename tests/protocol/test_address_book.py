@@ -113,6 +113,8 @@ def test_legs_that_are_cut_as_soon_as_they_are_up_make_the_address_wait_longer_a
         waits.append(at_us - now_us)
         now_us = at_us
     assert waits == [BACKOFF_US_MIN // 2 << n for n in range(4)]
+    made.on_cut(0, now_us, 0.0)
+    assert made.pick(1, now_us) == made.pick(0, now_us) != (0, now_us)  # also for a leg that is no scout
     made.on_useful(0)
     made.on_accepted(0)
     assert made.pick(0, now_us) == (0, now_us)

@@ -109,6 +109,7 @@ class Program:
         task = self._group.create_task(self._guard(coroutine))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: coroutine.close())  # it never began when the task was cancelled first
         return task
 
     async def _guard(self, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -241,6 +241,8 @@ class Receiver(Program):
         self.session.on_timer(now)
         for leg in self.session.silent(now):
             self.connections[leg.key].drop("silent", closed_by_peer=False)
+        for connection in list(self.connections.values()):
+            connection.drop_if_deaf(now)
         quiet, message = self.session.heartbeats(now)
         for leg in quiet:
             self.connections[leg.key].tell(message)

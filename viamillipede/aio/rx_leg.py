@@ -89,6 +89,7 @@ class RxConnection:
         self.open = False
         self._watch: Watch
         self._pending = bytearray()
+        self._deaf: tuple[int, str, bool] | None = None  # since when and why tx cannot be told anything any more
         self._lost: asyncio.Future[None] = self._loop.create_future()
         self.leg: RxLeg
 
@@ -186,7 +187,7 @@ class RxConnection:
     # ---- what tx is told ------------------------------------------------------------------------
     def tell(self, message: bytes) -> None:
         """Send a message as soon as the socket takes it."""
-        if not self.open:
+        if not self.open or self._deaf is not None:
             return
         if len(self._pending) > PENDING_BYTES_MAX:
             self.drop("it does not read what it is told", closed_by_peer=False)
@@ -205,8 +206,16 @@ class RxConnection:
                 del self._pending[: self.sock.send(self._pending)]
         except BlockingIOError:
             self._program.poller.want(self._watch, WRITE)
-        except OSError as error:
-            self.drop(why(error), closed_by_peer=isinstance(error, ConnectionError))
+        except OSError as error:  # what tx said before is still in the socket: the end, or why it gave up
+            self._pending.clear()
+            if self._deaf is None:
+                self._deaf = (now_us(), why(error), isinstance(error, ConnectionError))
+                self.listen()
+
+    def drop_if_deaf(self, now: int) -> None:
+        """The leg broke a while ago, and what it had brought was not asked for: nobody needs it any more."""
+        if self._deaf is not None and now - self._deaf[0] >= FAREWELL_US:
+            self.drop(self._deaf[1], self._deaf[2])
 
     def leave(self) -> None:
         """Throw away what comes until tx has closed: closing first could destroy what tx was told last."""

@@ -139,7 +139,7 @@ class TxConnection:
         if self._program.session.done:
             reason = "done"  # however the other side closes it now
         elif queued:
-            reason += f"; {queued} frames go to others"
+            reason += f"; frames given to others: {queued}"
         self._program.log.say(LEG if self._program.outcome.done() else EVENT, f"{self!r}: {reason}")
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(None)

@@ -54,7 +54,7 @@ class AddressBook:
         if state.retry_us <= now_us or leg < len(self.states):
             return home, max(state.retry_us, now_us)
         for rank, other in enumerate(self.states):
-            if other.worked and not other.failures:
+            if other.worked and not other.failures and other.retry_us <= now_us:
                 return rank, now_us
         rank = min(range(len(self.states)), key=lambda r: (self.states[r].retry_us, r))
         return rank, max(self.states[rank].retry_us, now_us)

@@ -356,7 +356,7 @@ class RxSession:
     def on_timer(self, now_us: int) -> None:
         """Frames that have waited too long for a starving output are read aside. PeerLost, LimitReached."""
         self.waiting_legs.expire(now_us)
-        absence = None if self.done else self.presence.absence(now_us)
+        absence = None if self.reassembly.complete() else self.presence.absence(now_us)
         if absence is Absence.NO_CONTACT:
             raise LimitReached(f"no transmitter came within {(self._config.wait_us or 0) / S_US:.10g} s")
         if absence is not None:

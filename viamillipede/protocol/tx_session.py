@@ -255,20 +255,22 @@ class TxSession:
         """Bytes came from rx. FrameError: the leg must die. RemoteFailed: rx gave up."""
         state = self.legs[leg]
         state.heard_us = now_us
-        if not state.useful and now_us - state.since_us >= USEFUL_US:
+        if now_us - state.since_us >= USEFUL_US:
             self._on_useful(state)
         for header, payload in state.decoder.feed_untrusted(data):
             self._on_message(state, header, payload, now_us)
 
     def _on_useful(self, state: TxLeg) -> None:
         """The leg has brought a frame over, or has lived for a while: not one that is cut as soon as it is up."""
+        if state.useful:
+            return
         state.useful = True
         self.book.on_useful(state.rank)
         self.presence.on_useful()
 
     def _on_message(self, state: TxLeg, header: Header, payload: bytes, now_us: int) -> None:
         if header.kind is Kind.ACK:
-            self._on_ack(decode_ack_untrusted(header, payload), now_us)
+            self._on_ack(state, decode_ack_untrusted(header, payload), now_us)
         elif header.kind is Kind.RESEND:
             self.resends += 1
             self.window.on_resend(header.seq, state.leg)
@@ -279,7 +281,7 @@ class TxSession:
         else:
             raise RemoteFailed(f"the receiver gave up: {decode_reason(payload)}")
 
-    def _on_ack(self, ack: Ack, now_us: int) -> None:
+    def _on_ack(self, state: TxLeg, ack: Ack, now_us: int) -> None:
         window = self.window
         was_full = not window.room_bytes()
         overtaken = ack.arrived_next < window.arrived_next or ack.written_bytes < window.written
@@ -290,6 +292,7 @@ class TxSession:
         if self.rx_waits_output and not waits_output:
             self._starving_since_us = now_us
         if arrived:
+            self._on_useful(state)  # it has brought the news at least, perhaps of what a leg brought that is lost
             self._measure(arrived, waits_output or self.rx_waits_output, now_us)
         self.rx_waits_output, self.rx_waits_seq = waits_output, ack.waiting_seq
         if was_full and self.window.room_bytes():
@@ -311,8 +314,7 @@ class TxSession:
         arrived_bytes: dict[int, int] = {}
         for frame in arrived:
             for leg in frame.legs:
-                if not self.legs[leg].useful:
-                    self._on_useful(self.legs[leg])
+                self._on_useful(self.legs[leg])
                 if frame.sends == 1:
                     self.legs[leg].progress_us = now_us
             if frame.sends == 1 and not output_blocked:  # with two copies nobody knows which one it was (Karn)
