@@ -53,6 +53,7 @@ CALM_FRAMES = 32  # so many frames in a row read aside for nothing, and rx leave
 BLOCKED_US = 10 * MS_US  # output blocked for this long: rx says so, or tx would think its frames late
 LATE_US_MIN = 100 * MS_US  # a frame is never called late, and hedged, before this
 FAREWELL_US = 3 * S_US  # how long a failing side tries to tell the other one why
+BROKEN_US = 1 * S_US  # how long what a broken leg has brought to rx may still be read
 LINGER_US = 10 * S_US  # how long a successful rx stays to repeat that it was successful
 
 # Limits on what the wire may claim. ------------------------------------------------------------

@@ -14,7 +14,7 @@ from viamillipede.aio import rx_leg as module
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.rx_leg import PENDING_BYTES_MAX, RxConnection, hear_greeting
 from viamillipede.aio.sockets import close_with_reset
-from viamillipede.config import FAREWELL_US, KIB, MIB, MS_US, S_US
+from viamillipede.config import BROKEN_US, KIB, MIB, MS_US
 from viamillipede.errors import FrameError
 from viamillipede.protocol.wire import GREETING_BYTES, VERSION, Kind, decode_greeting_untrusted, encode_control
 
@@ -170,8 +170,8 @@ async def test_what_tx_said_before_its_leg_broke_is_still_heard(pipe: Pipe) -> N
 
 async def test_a_broken_leg_that_nobody_reads_is_lost_after_a_while(pipe: Pipe) -> None:
     async with up(pipe) as (program, connection, _):
-        connection._deaf = (now_us() - FAREWELL_US + S_US, "Broken pipe", True)
+        connection._deaf = (now_us(), "Broken pipe", True)
         connection.drop_if_deaf(now_us())
         assert connection.open
-        connection.drop_if_deaf(now_us() + S_US)
+        connection.drop_if_deaf(now_us() + BROKEN_US)
         assert not program.connections

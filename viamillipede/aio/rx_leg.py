@@ -11,7 +11,7 @@ from viamillipede.aio.log import EVENT, LEG, OPERATION
 from viamillipede.aio.poller import READ, WRITE, Watch
 from viamillipede.aio.sink import Blocked
 from viamillipede.aio.sockets import prepare_rx, why
-from viamillipede.config import FAREWELL_US, GREETING_US, KIB, S_US
+from viamillipede.config import BROKEN_US, FAREWELL_US, GREETING_US, KIB, S_US
 from viamillipede.errors import FrameError
 from viamillipede.protocol.rx_session import Action
 from viamillipede.protocol.waiting_legs import RxLeg
@@ -214,7 +214,7 @@ class RxConnection:
 
     def drop_if_deaf(self, now: int) -> None:
         """The leg broke a while ago, and what it had brought was not asked for: nobody needs it any more."""
-        if self._deaf is not None and now - self._deaf[0] >= FAREWELL_US:
+        if self._deaf is not None and now - self._deaf[0] >= BROKEN_US:
             self.drop(self._deaf[1], self._deaf[2])
 
     def leave(self) -> None:
