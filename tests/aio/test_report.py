@@ -217,3 +217,16 @@ async def test_rx_says_what_it_waits_for(pipe: Pipe) -> None:
                 assert re.match(memory, program.dump().splitlines()[1])
         await until(lambda: not program.connections)
         assert shape(program.dump(), 0).startswith("the network, for 2.")
+
+
+async def test_a_leg_of_rx_shows_what_came_in_vain_and_how_often_it_was_restarted(pipe: Pipe) -> None:
+    async with receiving(pipe.write_fd) as (program, _, port):
+        for _ in range(2):
+            async with leg_to(port, 4):
+                await until(lambda: program.connections)
+            await until(lambda: not program.connections)
+        async with leg_to(port, 4) as peer:
+            await peer.say(data(0, 0, bytes(1000)) + data(0, 0, bytes(1000)))  # the second copy is thrown away
+            await until(lambda: program.session.reassembly.duplicate_bytes == 1000)
+            assert program.dump().splitlines()[4].endswith("in vain  restarts")
+            assert re.search(r" +1000 B +2$", program.dump().splitlines()[5])

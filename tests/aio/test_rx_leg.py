@@ -102,7 +102,7 @@ async def test_it_is_lost_once(pipe: Pipe) -> None:
         assert not program.connections and program.session.presence.legs_up == 0
         connection.tell(b"nobody hears this")
         connection.listen()
-        assert connection.quiet()
+        assert not connection._pending
         assert await peer.end() == b""
 
 
@@ -131,7 +131,7 @@ async def test_what_it_is_told_waits_for_room_and_stays_whole(pipe: Pipe) -> Non
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * KIB)
         peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
         told = 0
-        while connection.quiet():  # until the socket is full
+        while not connection._pending:  # until the socket is full
             connection.tell(encode_control(Kind.RESEND, told))
             told += 1
         for _ in range(1500):  # more than the socket takes at once
@@ -139,7 +139,7 @@ async def test_what_it_is_told_waits_for_room_and_stays_whole(pipe: Pipe) -> Non
             told += 1
         for seq in range(told):
             assert (await peer.hear(Kind.RESEND))[0].seq == seq
-        await until(connection.quiet)
+        await until(lambda: not connection._pending)
 
 
 async def test_a_tx_that_does_not_read_is_given_up(pipe: Pipe) -> None:

@@ -221,7 +221,7 @@ def dump_rx(program: Receiver) -> str:
         f"{_plural(session.restarts, 'restart')}, {_plural(program.strangers, 'connection')} refused",
         f"  waiting for: {waits}",
         f"  {_process()}",
-        "   leg  address                   state  frame         bytes         rate       rtt",
+        "   leg  address                   state  frame         bytes         rate       rtt      in vain  restarts",
     ]
     for connection in sorted(program.connections.values(), key=lambda connection: connection.leg.number):
         leg = connection.leg
@@ -231,5 +231,6 @@ def dump_rx(program: Receiver) -> str:
         lines.append(
             f"  {leg.number:4}  {connection.peer:24}  {state:7} {seq:5} {format_bytes(leg.bytes_received):>12}"
             f" {format_rate(rate):>12} {format_duration_us(rtt_us(connection.sock)):>9}"
+            f" {format_bytes(leg.bytes_discarded):>12} {session.times_up[leg.number] - 1:9}"
         )
     return "\n".join(lines) + "\n"

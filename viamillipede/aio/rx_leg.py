@@ -196,10 +196,6 @@ class RxConnection:
         if len(self._pending) == len(message):  # else the poller knows already
             self._flush()
 
-    def quiet(self) -> bool:
-        """Whether everything it was told is on its way."""
-        return not self._pending
-
     def _flush(self) -> None:
         try:
             while self._pending:

@@ -134,7 +134,7 @@ class TxConnection:
             close_with_reset(sock)
         else:
             sock.close()
-        queued = self._program.session.on_leg_lost(self.leg, closed_by_peer, now_us())
+        queued = self._program.session.on_leg_lost(self.leg, closed_by_peer, now_us(), random.random())
         self.restarts += 1
         if self._program.session.done:
             reason = "done"  # however the other side closes it now
@@ -164,8 +164,11 @@ class TxConnection:
     def rebase(self) -> None:
         """The window has moved in memory: hold on to the new place, or a slow leg keeps all of the old one."""
         frame = self._frame
-        if self._busy and frame is not None and self._buffers and not self._buffers[-1].readonly:
-            self._buffers[-1] = self._program.session.window.payload(frame)[-len(self._buffers[-1]) :]
+        if not self._busy or frame is None or not self._buffers or self._buffers[-1].readonly:
+            return  # nothing of a payload is left to send
+        left = len(self._buffers[-1])
+        if left <= frame.length:
+            self._buffers[-1] = self._program.session.window.payload(frame)[-left:]
 
     def say(self, message: bytes) -> None:
         """A message, behind the current frame if there is one."""

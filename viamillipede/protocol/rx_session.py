@@ -6,6 +6,7 @@ of a leg: in a header, in a control payload, in a copy of a frame. A leg that mu
 (waiting_legs.py tells why it must, and when it may not), and handed back by `take_runnable`.
 """
 
+from collections import Counter
 from enum import Enum
 
 import xxhash
@@ -70,7 +71,7 @@ class RxSession:
         self.done = False  # the output has accepted everything and was closed
         self.bye = False  # tx knows
         self.talkers: list[RxLeg] = []  # legs with something in their outbox; the shell takes them out
-        self._known: set[int] = set()  # numbers of legs that were up once
+        self.times_up: Counter[int] = Counter()  # of each leg number
         self.refusal: bytes | None = None  # why we gave up
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self.waiting_legs = WaitingLegs(now_us)
@@ -115,8 +116,8 @@ class RxSession:
         """An accepted greeting was answered. The new leg is told at once how things stand."""
         leg = self.legs[key] = RxLeg(key, number, now_us)
         self.presence.on_leg_up()
-        self.restarts += number in self._known
-        self._known.add(number)
+        self.restarts += number in self.times_up
+        self.times_up[number] += 1
         self.legs_most = max(self.legs_most, sum(each.number < THREADS_MAX for each in self.legs.values()))
         self._ack_leg = leg
         self._say(leg, self.refusal or (self._done_message() if self.done else self._ack_message()))
@@ -176,6 +177,7 @@ class RxSession:
             reassembly.on_stored(copy, count)
         else:
             reassembly.on_discarded(copy, count)
+            leg.bytes_discarded += count
         if not copy.left():
             self._finish_copy(leg, copy, due_before, now_us)
         self._note_progress(leg, now_us)

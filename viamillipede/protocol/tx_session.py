@@ -96,7 +96,6 @@ class TxSession:
         self.done = False
         self.checksum = config.checksum
         self.rx_waits_output = False
-        self.rx_waits_seq = 0
         self._receiver = bytes(8)
         self._known: set[int] = set()  # legs that were up once
         self._refused: dict[int, str] = {}  # rank -> why it refused for good
@@ -294,7 +293,7 @@ class TxSession:
         if arrived:
             self._on_useful(state)  # it has brought the news at least, perhaps of what a leg brought that is lost
             self._measure(arrived, waits_output or self.rx_waits_output, now_us)
-        self.rx_waits_output, self.rx_waits_seq = waits_output, ack.waiting_seq
+        self.rx_waits_output = waits_output
         if was_full and self.window.room_bytes():
             stalled_us = 0 if self._full_since_us is None else now_us - self._full_since_us
             if not waits_output:

@@ -19,8 +19,8 @@ class RxLeg:
     """One accepted connection. `number` is tx's name for it, `key` ours: numbers come back, keys do not."""
 
     __slots__ = (
-        "bytes_received", "control", "copy", "got", "head", "header", "heard_us", "key", "number", "outbox",
-        "plan", "sent_us", "since_us", "waiting_since_us",
+        "bytes_discarded", "bytes_received", "control", "copy", "got", "head", "header", "heard_us", "key", "number",
+        "outbox", "plan", "sent_us", "since_us", "waiting_since_us",
     )  # fmt: skip
 
     def __init__(self, key: int, number: int, now_us: int) -> None:
@@ -32,7 +32,7 @@ class RxLeg:
         self.copy: Copy | None = None
         self.plan = Plan.WAIT
         self.outbox: deque[bytes] = deque()  # for the shell to send, besides acknowledgements
-        self.bytes_received = 0
+        self.bytes_received = self.bytes_discarded = 0
         self.since_us = self.sent_us = self.heard_us = now_us
         self.waiting_since_us = 0
 
