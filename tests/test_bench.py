@@ -18,15 +18,22 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from benchlib import (  # noqa: E402
+    THREADS_DEFAULT,
+    contenders,
+    pipeline,
+    processes,
+    report,
+    rounds,
+)
 from benchlib import __main__ as command  # noqa: E402
-from benchlib import contenders, pipeline, processes, report, rounds  # noqa: E402
 from benchlib.contenders import BenchError, Contender, Shape, ours_name  # noqa: E402
 from benchlib.pipeline import Run, Source  # noqa: E402
 from benchlib.processes import RunFailed, Side  # noqa: E402
 from benchlib.rounds import Job, Measurement, Summary, interleave  # noqa: E402
 
 from viamillipede import cli  # noqa: E402
-from viamillipede.config import THREADS_DEFAULT, RxConfig, TxConfig  # noqa: E402
+from viamillipede.config import RxConfig, TxConfig  # noqa: E402
 
 MIB = 1 << 20
 TIMEOUT_S = 20.0

@@ -1,16 +1,17 @@
-"""The command line: words in any order and spelling, defaults, refusals, exit statuses."""
+"""The command line as a configuration: forms, paths, values, defaults, the environment, the help text."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
 
 import pytest
 from docopt import docopt
 
 from viamillipede import cli, config
-from viamillipede.cli import USAGE, parse, translate
+from viamillipede.cli import FIELDS, parse
 from viamillipede.config import GIB, KIB, MIB, S_US, Address, RxConfig, TxConfig
-from viamillipede.errors import Exit, UsageError
+from viamillipede.errors import UsageError
+from viamillipede.values import TERM_FIELDS
+from viamillipede.words import ALIASES, TERMS, USAGE, known_words
 
 TX = ("tx", "host", "8834")
 RX = ("rx", "8834")
@@ -38,160 +39,128 @@ def refusal(argv: Sequence[str], **environ: str) -> str:
     return str(caught.value)
 
 
-# Grammar. --------------------------------------------------------------------------------------
+# Forms. ----------------------------------------------------------------------------------------
 def test_roles_and_defaults() -> None:
     assert tx() == TxConfig(addresses=(Address("host", 8834),))
     assert rx() == RxConfig(port=8834)
+    assert tx().threads == config.THREADS_AUTO
+    assert parse(["tx", "listen", "8834"], {}) == TxConfig(port=8834)
+    assert parse(["rx", "host", "8834"], {}) == RxConfig(addresses=(Address("host", 8834),))
+
+
+def test_a_port_to_listen_on_may_be_the_choice_of_the_kernel() -> None:
+    assert parse(["rx", "0"], {}) == RxConfig(port=0)
+    assert parse(["tx", "listen", "0"], {}) == TxConfig(port=0)
+
+
+@pytest.mark.parametrize("role", ["tx", "rx"])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["ROLE", "a", "1", "ROLE", "b", "2", "verbose", "5", "checksum"],
+        ["verbose", "5", "ROLE", "a", "1", "checksum", "ROLE", "b", "2"],
+        ["checksums", "ROLE", "a", "1", "--verbose=5", "ROLE", "b", "2"],
+        ["--verbose", "5", "--checksum", "ROLE", "a", "1", "ROLE", "b", "2"],
+    ],
+)
+def test_words_in_any_order_and_spelling(role: str, argv: list[str]) -> None:
+    addresses = (Address("a", 1), Address("b", 2))
+    expected = (TxConfig if role == "tx" else RxConfig)(addresses=addresses, verbose=5, checksum=True)
+    assert parse([role if token == "ROLE" else token for token in argv], {}) == expected
+
+
+@pytest.mark.parametrize("host", ["threads", "checksum", "tx", "rx", "help"])
+def test_a_host_may_be_called_like_a_word(host: str) -> None:
+    addresses = (Address(host, 8834), Address(host, 1))
+    assert parse(["tx", host, "8834", "tx", host, "1", "threads", "4"], {}) == TxConfig(addresses=addresses, threads=4)
+    assert parse(["rx", host, "8834", "rx", host, "1", "force"], {}) == RxConfig(addresses=addresses, force=True)
+
+
+def test_many_paths() -> None:
+    argv = [token for port in range(1, 301) for token in ("tx", "h", str(port), "weight", str(port))]
+    assert [(address.port, address.weight) for address in parse(argv, {}).addresses] == [(n, n) for n in range(1, 301)]
+
+
+def test_too_many_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "THREADS_MAX", 3)
+    assert len(parse(TX * 3, {}).addresses) == 3
+    assert refusal(TX * 4) == "4 paths are too many, at most 3"
+
+
+FORMS = "say one of: rx PORT; tx listen PORT; tx HOST PORT, or rx HOST PORT, once for each path"
 
 
 @pytest.mark.parametrize(
     "argv",
     [
-        ["tx", "a", "1", "tx", "b", "2", "threads", "16", "checksum"],
-        ["threads", "16", "tx", "a", "1", "checksum", "tx", "b", "2"],
-        ["checksums", "tx", "a", "1", "--threads=16", "tx", "b", "2"],
-        ["--threads", "16", "--checksum", "tx", "a", "1", "tx", "b", "2"],
-        ["tx", "a", "1", "tx", "b", "2", "--checksums", "threads", "16"],
+        "",
+        "threads 4",
+        "rx 8834 tx host 8834",
+        "rx 8834 rx 8834",
+        "rx 8834 rx host 8834",
+        "rx host 8834 rx 8834",
+        "rx host 8834 tx host 8834",
+        "tx listen 8834 tx host 8834",
+        "tx host 8834 tx listen 8834",
+        "tx listen 8834 tx listen 8835",
+        "tx listen 8834 rx 8834",
     ],
 )
-def test_words_in_any_order_and_spelling(argv: list[str]) -> None:
-    addresses = (Address("a", 1), Address("b", 2))
-    assert parse(argv, {}) == TxConfig(addresses=addresses, threads=16, checksum=True)
+def test_exactly_one_form(argv: str) -> None:
+    assert refusal(argv.split()) == FORMS
 
 
-def test_translation() -> None:
-    argv = ["chaos", "7", "tx", "h", "1", "checksums", "--chaos-kind", "all"]
-    assert translate(argv) == ["--chaos=7", "tx", "h", "1", "--checksum", "--chaos-kind=all"]
+def test_words_of_one_role() -> None:
+    for words in ("threads 4", "frame 1M", "chaos 9", "--chaos-kind=all", "limit 5M"):
+        name = words.removeprefix("--").partition("=")[0].split()[0]
+        for role in (["rx", "8834"], ["rx", "host", "8834"]):
+            assert refusal([*words.split(), *role]) == f"{name!r} is a word of tx, not of rx"
+    for role in (["tx", "host", "8834"], ["tx", "listen", "8834"]):
+        assert refusal([*role, "force"]) == "'force' is a word of rx, not of tx"
 
 
-@pytest.mark.parametrize("host", ["threads", "checksum", "tx", "rx", "help"])
-def test_a_host_may_be_called_like_a_word(host: str) -> None:
-    assert parse(["tx", host, "8834", "tx", host, "1", "threads", "4"], {}) == TxConfig(
-        addresses=(Address(host, 8834), Address(host, 1)), threads=4
+# Paths. ----------------------------------------------------------------------------------------
+def test_the_terms_of_paths() -> None:
+    argv = "limit 1G tx a 1 via eth1 weight 2 tx b 2 tx ::1 3 limit 50M/s bind 10.0.0.1 --weight=1000 --via [::2]"
+    assert parse(argv.split(), {}) == TxConfig(
+        addresses=(
+            Address("a", 1, via="eth1", weight=2),
+            Address("b", 2),
+            Address("::1", 3, via="::2", weight=1000, limit_bytes=50 * MIB),
+        ),
+        limit_bytes=GIB,
+        bind="10.0.0.1",
+    )
+    assert parse("rx a 1 via eth1 rx b 2".split(), {}) == RxConfig(
+        addresses=(Address("a", 1, via="eth1"), Address("b", 2))
     )
 
 
-def test_a_value_may_be_called_like_a_word() -> None:
-    assert tx("bind", "threads", "checkphrase", "wait").bind == "threads"
-    assert tx("bind", "rx", "checkphrase", "wait").checkphrase == b"wait"
-    assert tx("checkphrase", "--ab").checkphrase == b"--ab"
+def test_the_limit_of_all() -> None:
+    assert parse("tx listen 1 limit 50M".split(), {}) == TxConfig(port=1, limit_bytes=50 * MIB)
+    assert parse("limit 50M tx a 1".split(), {}) == TxConfig(addresses=(Address("a", 1),), limit_bytes=50 * MIB)
+    assert parse("tx a 1 limit 50M".split(), {}) == TxConfig(addresses=(Address("a", 1, limit_bytes=50 * MIB),))
 
 
-def test_many_addresses() -> None:
-    argv = [token for port in range(1, 301) for token in ("tx", "h", str(port))]
-    parsed = parse(argv, {})
-    assert isinstance(parsed, TxConfig)
-    assert [address.port for address in parsed.addresses] == list(range(1, 301))
-
-
-@pytest.mark.parametrize("host", ["[::1]", "::1"])
-def test_ipv6(host: str) -> None:
-    assert parse(["tx", host, "8834"], {}) == TxConfig(addresses=(Address("::1", 8834),))
-    assert rx("bind", host).bind == "::1"
-
-
-def test_scoped_ipv6() -> None:
-    assert rx("bind", "fe80::1%eth0").bind == "fe80::1%eth0"
-
-
-@pytest.mark.parametrize("argv", [[], ["threads", "4"], [*RX, *TX], [*RX, *RX]])
-def test_exactly_one_role(argv: list[str]) -> None:
-    assert refusal(argv) == "say either rx PORT, once, or tx HOST PORT, once for each address"
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["rx"], "'rx' needs PORT after it"),
-        (["rx", "--verbose=1"], "'rx' needs PORT after it"),
-        (["rx", "-1"], "rx PORT: '-1' is not a whole number from 0 to 65535"),
-        (["tx", "localhost", "-1"], "tx PORT: '-1' is not a whole number from 1 to 65535"),
-        (["tx", "host", "-v"], "'tx' needs HOST PORT after it"),
-        (["tx", "host"], "'tx' needs HOST PORT after it"),
-        (["tx", "--threads", "4"], "'tx' needs HOST PORT after it"),
-        (["tx", "host", "threads", "4"], "tx PORT: 'threads' is not a whole number from 1 to 65535"),
-        (["tx", "host", "0"], "tx PORT: '0' is not a whole number from 1 to 65535"),
-        (["tx", "host", "65536"], "tx PORT: '65536' is not a whole number from 1 to 65535"),
-        (["rx", "65536"], "rx PORT: '65536' is not a whole number from 0 to 65535"),
-        (["tx", "", "1"], "tx HOST: '' is not a host name or an address"),
-        (["tx", " h", "1"], "tx HOST: ' h' is not a host name or an address"),
-        (["tx", "host:8834"], "write host and port as two words: tx host 8834"),
-        (["tx", "host:8834", "threads", "4"], "write host and port as two words: tx host 8834"),
-        (["tx", "[::1]:8834"], "write host and port as two words: tx [::1] 8834"),
-        (["tx", "host:port", "1"], "'host:port' is not an IPv6 address; host and port are two words"),
-        (["tx", "[host]", "1"], "tx HOST: '[host]' is not an IPv6 address"),
-        (["tx", "[::1", "1"], "tx HOST: '[::1' is not an IPv6 address"),
-    ],
-)
-def test_operands_refused(argv: list[str], message: str) -> None:
-    assert message in refusal(argv)
-
-
-def test_port_limits() -> None:
-    assert parse(["rx", "0"], {}) == RxConfig(port=0)
-    assert parse(["rx", "65535"], {}) == RxConfig(port=65535)
-    assert parse(["tx", "h", "65535"], {}) == TxConfig(addresses=(Address("h", 65535),))
-
-
-@pytest.mark.parametrize(
-    ("word", "message"),
-    [
-        ("thread", "unknown word 'thread'; did you mean 'threads'?"),
-        ("--thread=4", "unknown word '--thread=4'; did you mean '--threads'?"),
-        ("threads=4", "unknown word 'threads=4'; write 'threads 4' or '--threads=4'"),
-        ("CHECKSUM", "unknown word 'CHECKSUM'; did you mean 'checksum'?"),
-        ("--tx", "unknown word '--tx'; did you mean 'tx'?"),
-        ("--hlep", "unknown word '--hlep'; did you mean '--help'?"),
-        ("hlep", "unknown word 'hlep'; did you mean 'help'?"),
-        ("-t", "unknown word '-t'"),
-        ("--", "unknown word '--'"),
-        ("--=", "unknown word '--='"),
-        ("zzz", "unknown word 'zzz'"),
-        ("two\nlines", "unknown word 'two\\nlines'"),
-    ],
-)
-def test_unknown_word(word: str, message: str) -> None:
-    assert refusal([*RX, word]) == message
-
-
-@pytest.mark.parametrize(
-    ("words", "word"),
-    [
-        (["threads", "4", "--threads=4"], "threads"),
-        (["checksum", "checksums"], "checksum"),
-        (["chaos", "4", "chaos-kind", "close", "chaos", "5"], "chaos"),
-    ],
-)
-def test_a_word_comes_once(words: list[str], word: str) -> None:
-    assert refusal([*TX, *words]) == f"{word!r} was given twice"
-
-
-def test_values_where_they_belong() -> None:
-    assert refusal([*TX, "threads"]) == "'threads' needs a value after it"
-    assert refusal([*TX, "--threads"]) == "'threads' needs a value after it"
-    assert refusal([*TX, "--checksum=1"]) == "'checksum' takes no value"
-    assert refusal([*TX, "--threads="]) == "threads: '' is not a whole number from 1 to 1024"
-
-
-@pytest.mark.parametrize("words", [["threads", "4"], ["frame", "1M"], ["chaos", "9"], ["--chaos-kind=all"]])
-def test_words_of_tx(words: list[str]) -> None:
-    name = words[0].removeprefix("--").partition("=")[0]
-    assert refusal([*RX, *words]) == f"{name!r} is a word of tx, not of rx"
-
-
-def test_words_of_rx() -> None:
-    assert refusal([*TX, "force"]) == "'force' is a word of rx, not of tx"
+def test_terms_refused() -> None:
+    assert refusal("tx a 1 tx b 2 limit 50Mbit".split()).startswith("tx b 2 limit: '50Mbit' is not a rate from 1k")
+    assert refusal("limit 5 tx a 1".split()).startswith(
+        "limit: '5' is not a rate from 1k to 1T; write bytes per second"
+    )
+    assert refusal("tx a 1 weight 0".split()) == "tx a 1 weight: '0' is not a whole number from 1 to 1000"
+    assert refusal("rx a 1 via :::".split()).startswith("rx a 1 via: ':::' is neither an address")
 
 
 # Values. ---------------------------------------------------------------------------------------
 def test_every_word_of_tx() -> None:
     words = (
-        "threads 1024 checksum checkphrase wat! chaos 1731 chaos-kind corrupt verbose 20 window 1G frame 16M "
-        "bind 10.0.0.1 outage 2h regroup 500ms wait 5m"
+        "threads 1024 congestion bbr checksum checkphrase wat! chaos 1731 chaos-kind corrupt verbose 20 "
+        "window 1G frame 16M bind 10.0.0.1 outage 2h regroup 500ms wait 5m"
     )
     assert tx(*words.split()) == TxConfig(
         addresses=(Address("host", 8834),),
         threads=1024,
+        congestion="bbr",
         checksum=True,
         checkphrase=b"wat!",
         chaos=1731,
@@ -207,9 +176,10 @@ def test_every_word_of_tx() -> None:
 
 
 def test_every_word_of_rx() -> None:
-    words = "checksums checkphrase wat! verbose 0 window 64k bind :: outage 1 regroup 0 wait 90 force"
+    words = "checksums congestion cubic checkphrase wat! verbose 0 window 64k bind :: outage 1 regroup 0 wait 90 force"
     assert rx(*words.split()) == RxConfig(
         port=8834,
+        congestion="cubic",
         checksum=True,
         checkphrase=b"wat!",
         verbose=0,
@@ -225,7 +195,7 @@ def test_every_word_of_rx() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("threads 0", "threads: '0' is not a whole number from 1 to 1024"),
+        ("threads 0", "threads: '0' is not a whole number from 1 to 1024, nor auto"),
         ("threads 1025", "threads: '1025' is not a whole number from 1 to 1024"),
         ("threads --checksum", "threads: '--checksum' is not a whole number from 1 to 1024"),
         ("verbose 21", "verbose: '21' is not a whole number from 0 to 20"),
@@ -243,6 +213,8 @@ def test_every_word_of_rx() -> None:
         ("chaos 9 chaos-kind fire", "chaos-kind: 'fire' is none of close, reset, stall, truncate, corrupt, all"),
         ("chaos-kind reset", "chaos-kind: say as well how often, with chaos N"),
         ("chaos 9 chaos-kind corrupt", "chaos-kind: corrupt needs checksum"),
+        ("--threads=", "threads: '' is not a whole number from 1 to 1024, nor auto"),
+        ("congestion BBR", "congestion: 'BBR' is not the name of a congestion control"),
         ("bind :::", "bind: ':::' is not an IPv6 address"),
     ],
 )
@@ -274,9 +246,9 @@ def test_every_word_has_a_variable() -> None:
     texts = {
         "threads": "9", "checksum": "on", "checksums": "on", "checkphrase": "abcd", "window": "1G", "frame": "2M",
         "bind": "x", "wait": "3", "regroup": "3", "outage": "3", "force": "1", "verbose": "3", "chaos": "3",
-        "chaos-kind": "all",
+        "chaos-kind": "all", "limit": "5M", "congestion": "bbr",
     }  # fmt: skip
-    assert set(texts) == set(cli._words())
+    assert set(texts) == set(known_words()) - {"via", "weight"}
     for word, text in texts.items():
         variables = {"VIAMILLIPEDE_" + word.upper().replace("-", "_"): text}
         changed = rx(**variables) != rx() if word == "force" else tx(**variables) != tx()
@@ -288,26 +260,37 @@ def test_the_command_line_wins() -> None:
     assert tx("threads", "16", VIAMILLIPEDE_THREADS="bad").threads == 16
 
 
-@pytest.mark.parametrize("text", ["1", "yes", "true", "on", "YES", "On"])
-def test_flags_on(text: str) -> None:
-    assert tx(VIAMILLIPEDE_CHECKSUM=text).checksum
-    assert rx(VIAMILLIPEDE_FORCE=text).force
+def test_flags() -> None:
+    assert tx(VIAMILLIPEDE_CHECKSUM="Yes").checksum
+    assert rx(VIAMILLIPEDE_FORCE="on").force
+    for text in ("off", "0", ""):
+        assert not tx(VIAMILLIPEDE_CHECKSUM=text).checksum
+        assert tx("checksum", VIAMILLIPEDE_CHECKSUM=text).checksum
 
 
-@pytest.mark.parametrize("text", ["0", "no", "false", "off", "OFF", ""])
-def test_flags_off(text: str) -> None:
-    assert not tx(VIAMILLIPEDE_CHECKSUM=text).checksum
-    assert tx("checksum", VIAMILLIPEDE_CHECKSUM=text).checksum
+def test_the_variable_of_limit_is_that_of_all() -> None:
+    assert tx("limit", "5M", VIAMILLIPEDE_LIMIT="9M") == TxConfig(
+        addresses=(Address("host", 8834, limit_bytes=5 * MIB),), limit_bytes=9 * MIB
+    )
+    assert parse(["limit", "5M", *TX], {"VIAMILLIPEDE_LIMIT": "9M"}) == TxConfig(
+        addresses=(Address("host", 8834),), limit_bytes=5 * MIB
+    )
 
 
-def test_an_empty_variable_is_none() -> None:
-    assert tx(VIAMILLIPEDE_THREADS="", VIAMILLIPEDE_BIND="") == tx()
-
-
-def test_one_profile_for_both_roles() -> None:
-    assert rx(VIAMILLIPEDE_THREADS="4", VIAMILLIPEDE_CHAOS="9", VIAMILLIPEDE_FRAME="2M") == rx()
-    assert tx(VIAMILLIPEDE_FORCE="1") == tx()
-    assert tx(VIAMILLIPEDE_CHAOS_KIND="all").chaos == 0
+def test_variables_of_one_path_mean_nothing() -> None:
+    environ = {"VIAMILLIPEDE_VIA": "eth1", "VIAMILLIPEDE_WEIGHT": "3", "VIAMILLIPEDE_LIMIT": "5M"}
+    assert tx(**environ).addresses == (Address("host", 8834),)
+    assert cli.strange_variables(environ) == [
+        "VIAMILLIPEDE_VIA means nothing; say 'via ADDRESS' behind the HOST PORT that it is for",
+        "VIAMILLIPEDE_WEIGHT means nothing; say 'weight N' behind the HOST PORT that it is for",
+    ]
+    assert cli.strange_variables({"VIAMILLIPEDE_VIA": "", "VIAMILLIPEDE_THREADS": "4"}) == []
+    assert cli.strange_variables({"VIAMILLIPEDE_LIMT": "5M"}) == [
+        "no word has the variable VIAMILLIPEDE_LIMT; did you mean VIAMILLIPEDE_LIMIT?"
+    ]
+    assert cli.strange_variables({"VIAMILLIPEDE_WEIGTH": "3"}) == [
+        "VIAMILLIPEDE_WEIGTH means nothing; say 'weight N' behind the HOST PORT that it is for"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -329,9 +312,11 @@ def test_a_contradiction_names_the_variable() -> None:
 
 
 # The help text against the code. ---------------------------------------------------------------
-def test_help_and_table_name_the_same_words() -> None:
-    assert set(cli._words()) == set(cli._FIELDS) | set(cli._ALIASES)
-    fields = {field for field, _ in cli._FIELDS.values()}
+def test_help_and_tables_name_the_same_words() -> None:
+    assert set(known_words()) == set(FIELDS) | set(ALIASES) | set(TERM_FIELDS)
+    assert set(TERM_FIELDS) == set(TERMS)
+    assert set(TERM_FIELDS) & set(FIELDS) == {"limit"}
+    fields = {field for field, _ in FIELDS.values()}
     of_configs = {field.name for role in (TxConfig, RxConfig) for field in dataclasses.fields(role)}
     assert of_configs - fields == {"addresses", "port"}
 
@@ -341,28 +326,9 @@ def test_defaults_in_the_help_are_those_of_the_configuration() -> None:
     printed = {name[2:]: value for name, value in options.items() if isinstance(value, str) and name[:2] == "--"}
     assert set(printed) == {"threads", "window", "frame", "regroup", "outage", "verbose", "chaos", "chaos-kind"}
     for word, text in printed.items():
-        field, convert = cli._FIELDS[word]
+        field, convert = FIELDS[word]
         assert convert(text) == getattr(TxConfig(), field), word
         if hasattr(RxConfig(), field):
             assert convert(text) == getattr(RxConfig(), field), word
     assert "(default: tx 60s, rx for ever)" in USAGE
     assert (TxConfig().wait_us, RxConfig().wait_us) == (60 * S_US, None)
-
-
-def test_limits_in_the_help_are_those_of_the_configuration() -> None:
-    assert f"1 to {config.THREADS_MAX}" in USAGE
-    assert f"{config.CHECKPHRASE_BYTES} bytes that both" in USAGE
-    kinds = re.search(r"--chaos-kind=KIND +tx: (.*?)\[", USAGE, re.DOTALL)
-    assert kinds
-    assert set(config.CHAOS_KINDS) == set(re.findall(r"\w+", kinds[1])) - {"needs", "checksum", "or", "in", "turn"}
-
-
-def test_exit_statuses_in_the_help() -> None:
-    table = USAGE[USAGE.index("Exit status:") : USAGE.index("Examples:")]
-    assert sorted(int(number) for number in re.findall(r"\b\d+\b", table)) == sorted(Exit)
-
-
-def test_the_help_fits_a_screen() -> None:
-    lines = USAGE.splitlines()
-    assert len(lines) <= 70
-    assert max(len(line) for line in lines[1:]) <= 80

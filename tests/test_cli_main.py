@@ -9,9 +9,10 @@ from types import ModuleType
 import pytest
 
 from viamillipede import __version__
-from viamillipede.cli import USAGE, main
+from viamillipede.cli import main
 from viamillipede.config import MIB, Address, RxConfig, TxConfig
 from viamillipede.errors import Failure, LocalIOError, UsageError
+from viamillipede.words import USAGE
 
 TX = ("tx", "host", "8834")
 RX = ("rx", "8834")
@@ -106,7 +107,9 @@ def test_no_arguments(capfd: pytest.CaptureFixture[str]) -> None:
     assert err.splitlines() == [
         "Usage:",
         "  viamillipede rx PORT [options]",
+        "  viamillipede tx listen PORT [options]",
         "  viamillipede (tx HOST PORT)... [options]",
+        "  viamillipede (rx HOST PORT)... [options]",
         "  viamillipede (--help | --version)",
         HINT.strip(),
     ]
@@ -129,13 +132,14 @@ def test_a_variable_that_is_no_word_is_warned_of(
     install: Install, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install("viamillipede.aio.rx", "receive", lambda asked: 0)
-    for name, text in (("THREAD", "4"), ("ZZZZ", "1"), ("THREADS", "4"), ("DEBUG", "1"), ("EMPTY", "")):
+    for name, text in (("THREAD", "4"), ("ZZZZ", "1"), ("THREADS", "4"), ("DEBUG", "1"), ("EMPTY", ""), ("VIA", "x")):
         monkeypatch.setenv(f"VIAMILLIPEDE_{name}", text)
     assert main([*RX, "verbose", "0"]) == 0
     assert capfd.readouterr() == ("", "")
     assert main(list(RX)) == 0
     assert capfd.readouterr().err.splitlines() == [
         "viamillipede rx: no word has the variable VIAMILLIPEDE_THREAD; did you mean VIAMILLIPEDE_THREADS?",
+        "viamillipede rx: VIAMILLIPEDE_VIA means nothing; say 'via ADDRESS' behind the HOST PORT that it is for",
         "viamillipede rx: no word has the variable VIAMILLIPEDE_ZZZZ",
     ]
 
@@ -247,4 +251,4 @@ def test_help_needs_no_event_loop() -> None:
 def test_usage_error_of_the_process() -> None:
     ended = run(*TX, "threads", "0")
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == f"viamillipede: threads: '0' is not a whole number from 1 to 1024\n{HINT}"
+    assert ended.stderr == f"viamillipede: threads: '0' is not a whole number from 1 to 1024, nor auto\n{HINT}"

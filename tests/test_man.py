@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from docopt import docopt
 
-from viamillipede import cli, config
-from viamillipede.cli import USAGE
-from viamillipede.config import RxConfig, TxConfig
-from viamillipede.errors import Exit
+from viamillipede import config
+from viamillipede.cli import FIELDS, parse
+from viamillipede.config import Address, RxConfig, TxConfig
+from viamillipede.errors import Exit, UsageError
 from viamillipede.units import spell_size
+from viamillipede.values import TERM_FIELDS
+from viamillipede.words import TERMS, USAGE, known_words
 
 PAGE = Path(__file__).parent.parent / "man" / "viamillipede.1"
 README = PAGE.parent.parent / "README.md"
@@ -40,7 +42,7 @@ def help_options() -> dict[str, str]:
 
 def test_words_are_those_of_the_help() -> None:
     assert {word: argument for word, (argument, _) in entries().items()} == help_options()
-    assert set(help_options()) == set(cli._words()) | {"help", "version"}
+    assert set(help_options()) == set(known_words()) | {"help", "version"}
 
 
 def test_defaults_are_those_of_the_help() -> None:
@@ -57,7 +59,9 @@ def test_defaults_are_those_of_the_help() -> None:
 
 def test_limits_are_those_of_the_program() -> None:
     limits = {
-        "threads": f"1 to {config.THREADS_MAX}",
+        "threads": f"1 to {config.THREADS_MAX}, but",
+        "weight": f"share, 1 to {config.WEIGHT_MAX}, among",
+        "limit": f"From {spell_size(config.LIMIT_BYTES_MIN)} to {spell_size(config.LIMIT_BYTES_MAX)}.",
         "verbose": f"0 to {config.VERBOSE_MAX}",
         "window": f"{spell_size(config.WINDOW_BYTES_MIN)} to {spell_size(config.WINDOW_BYTES_MAX)}",
         "frame": f"{spell_size(config.FRAME_BYTES_MIN)} to {spell_size(config.FRAME_BYTES_MAX)}",
@@ -65,18 +69,44 @@ def test_limits_are_those_of_the_program() -> None:
     }
     for word, limit in limits.items():
         assert limit in entries()[word][1], word
+    assert f"from 1 to {config.THREADS_AUTO_MAX} for each path" in entries()["threads"][1]
+    assert f"up to {config.THREADS_AUTO_MAX} for each path" in running(SECTIONS["WHAT TO CHOOSE WHEN"])
+    assert f"silent for {config.LEG_SILENT_US // config.S_US} s is given up" in running(SECTIONS["WHAT TO CHOOSE WHEN"])
+    assert f"the default of {spell_size(config.WINDOW_BYTES_DEFAULT)} is" in running(SECTIONS["WHAT TO CHOOSE WHEN"])
+
+
+def roles_of(word: str) -> list[str]:
+    """The roles that take the word."""
+    if word in TERMS:
+        return [
+            role for role in ("tx", "rx") if is_accepted([role, "h", "1", word, "5000" if word == "limit" else "5"])
+        ]
+    return [role for role, fields in (("tx", TxConfig), ("rx", RxConfig)) if FIELDS[word][0] in fields.__match_args__]
+
+
+def is_accepted(argv: list[str]) -> bool:
+    """Whether the command line is."""
+    try:
+        parse(argv, {})
+    except UsageError:
+        return False
+    return True
 
 
 def test_words_of_one_role_say_so() -> None:
-    tx_fields, rx_fields = TxConfig.__dataclass_fields__, RxConfig.__dataclass_fields__
-    for word, (field, _) in cli._FIELDS.items():
-        roles = [role for role, fields in (("tx", tx_fields), ("rx", rx_fields)) if field in fields]
+    found = {word: roles_of(word) for word in (*FIELDS, *TERMS)}
+    assert (found["via"], found["weight"], found["limit"], found["force"]) == (["tx", "rx"], ["tx"], ["tx"], ["rx"])
+    for word, roles in found.items():
         only = f"{roles[0]} only." if len(roles) == 1 else ""
         assert re.findall(r"\b[tr]x only\.", entries()[word][1]) == ([only] if only else []), word
         in_help = re.search(rf"^ +--{word}(?:=\S+)? +(?:([tr]x): )?", USAGE, flags=re.M)
         assert in_help is not None, word
-        if len(roles) == 1:
-            assert in_help[1] == roles[0], word
+        assert in_help[1] == (roles[0] if only else None), word
+
+
+def test_words_of_a_path_say_so() -> None:
+    said = {word for word, (_, text) in entries().items() if "Behind a path" in text}
+    assert said == set(TERMS) == set(TERM_FIELDS)
 
 
 def test_kinds_of_chaos() -> None:
@@ -109,25 +139,50 @@ def test_transient_statuses() -> None:
 
 def test_variables_exist() -> None:
     variables = set(re.findall(r"VIAMILLIPEDE_[A-Z_]+[A-Z]", SECTIONS["ENVIRONMENT"])) - {"VIAMILLIPEDE_DEBUG"}
-    names = {"VIAMILLIPEDE_" + word.upper().replace("-", "_") for word in cli._words()}
+    names = {"VIAMILLIPEDE_" + word.upper().replace("-", "_") for word in FIELDS} | {"VIAMILLIPEDE_CHECKSUMS"}
     assert variables
     assert variables <= names
 
 
+EXAMPLE = r"viamillipede ((?:limit \S+ )?[tr]x [^|;>#<\n]*)"
+
+
 def test_examples_are_accepted() -> None:
-    pages = running(SECTIONS["EXAMPLES"].replace("\n", " ;\n")), USAGE[USAGE.index("Examples:") :].replace("\n", " ;\n")
-    examples = [match for page in pages for match in re.findall(r"viamillipede ([tr]x [^|;>]*)", page)]
-    assert len(examples) >= 12
+    literals = re.findall(r"^\.Bd -literal.*?\n(.*?)^\.Ed$", TEXT, flags=re.M | re.S)
+    examples = [match for text in literals for match in re.findall(EXAMPLE, text)]
+    assert len(examples) >= 24
     for example in examples:
-        cli.parse(example.split(), {})
+        assert parse(example.split(), {})
+
+
+def test_examples_of_the_help_are_accepted() -> None:
+    examples = re.findall(EXAMPLE, USAGE[USAGE.index("Examples:") :])
+    assert len(examples) == 5
+    for example in examples:
+        assert parse(example.split(), {})
+
+
+def test_examples_show_what_they_say() -> None:
+    paths = re.findall(EXAMPLE, SECTIONS["PATHS"])
+    parsed = [parse(example.split(), {}) for example in paths]
+    assert [len(each.addresses) for each in parsed] == [3, 3, 2, 2, 2]
+    shared, limited = parsed[1], parsed[2]
+    assert [address.weight for address in shared.addresses] == [2, 1, 0]
+    assert shared.addresses[2].limit_bytes == 5 * config.MIB
+    assert isinstance(limited, TxConfig)
+    assert (limited.limit_bytes, limited.addresses[1].limit_bytes) == (50 * config.MIB, 10 * config.MIB)
+    assert [address.via for address in parsed[3].addresses] == ["192.0.2.5", "198.51.100.7"]
+    dials = [parse(example.split(), {}) for example in re.findall(EXAMPLE, SECTIONS["WHO DIALS"])]
+    address = (Address("host", 8834),)
+    assert dials == [RxConfig(port=8834), TxConfig(addresses=address), TxConfig(port=8834), RxConfig(addresses=address)]
 
 
 def test_examples_of_the_readme_are_accepted() -> None:
     readme = README.read_text(encoding="utf-8")
-    examples = re.findall(r"^    .*?viamillipede ([tr]x [^|>#<\n]*)", readme, flags=re.M)
-    assert len(examples) >= 14
+    examples = re.findall(rf"^    .*?{EXAMPLE}", readme, flags=re.M)
+    assert len(examples) >= 18
     for example in examples:
-        cli.parse(example.split(), {})
+        assert parse(example.split(), {})
 
 
 def test_statuses_of_the_readme() -> None:
@@ -139,7 +194,8 @@ def test_statuses_of_the_readme() -> None:
 
 def test_sections() -> None:
     assert list(SECTIONS) == [
-        "NAME", "SYNOPSIS", "DESCRIPTION", "WORDS", "SIGNALS", "ENVIRONMENT", "EXIT STATUS", "EXAMPLES",
+        "NAME", "SYNOPSIS", "DESCRIPTION", "WORDS", "PATHS", "WHO DIALS", "WHAT TO CHOOSE WHEN",
+        "SIGNALS", "ENVIRONMENT", "EXIT STATUS", "EXAMPLES",
         "SECURITY", "DIFFERENCES FROM THE C PROGRAM", "SEE ALSO",
     ]  # fmt: skip
     for signal in ("SIGUSR1", "SIGINFO", "SIGUSR2", "SIGINT", "SIGTERM", "SIGPIPE"):

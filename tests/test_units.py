@@ -15,6 +15,7 @@ from viamillipede.units import (
     format_rate,
     parse_duration_us,
     parse_int,
+    parse_rate,
     parse_size,
     spell_size,
 )
@@ -74,6 +75,39 @@ def test_size_limits() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("30000", 30_000),
+        ("50k", 50 * KIB),
+        ("50M", 50 * MIB),
+        ("50m", 50 * MIB),
+        ("50M/s", 50 * MIB),
+        ("50MB/s", 50 * MIB),
+        ("50MiB/s", 50 * MIB),
+        ("50B/s", 50),
+        ("1.5G", 3 * GIB // 2),
+        ("1T", TIB),
+    ],
+)
+def test_rate(text: str, rate: int) -> None:
+    assert parse_rate(text, 0, TIB) == rate
+
+
+@pytest.mark.parametrize("text", [*NO_NUMBERS, "50Mb", "50Mb/s", "50Mbit", "50Mbit/s", "50M/S", "50M/m", "50M/", "/s"])
+def test_rate_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a rate from 0 to 1T; write bytes per second, or k, M, G, T") as caught:
+        parse_rate(text, 0, TIB)
+    assert str(caught.value).startswith(repr(text))
+
+
+def test_rate_limits() -> None:
+    assert (parse_rate("1k", KIB, MIB), parse_rate("1M", KIB, MIB)) == (KIB, MIB)
+    for text in ("1023", "1048577"):
+        with pytest.raises(UsageError, match="not a rate from 1k to 1M"):
+            parse_rate(text, KIB, MIB)
+
+
+@pytest.mark.parametrize(
     ("text", "duration_us"),
     [
         ("0", 0),
@@ -106,7 +140,12 @@ def test_a_spelt_size_reads_back(size: int) -> None:
 
 @given(st.text())
 def test_only_usage_errors_come_out(text: str) -> None:
-    for parse in (lambda t: parse_int(t, 0, 9), lambda t: parse_size(t, 0, TIB), parse_duration_us):
+    for parse in (
+        lambda t: parse_int(t, 0, 9),
+        lambda t: parse_size(t, 0, TIB),
+        lambda t: parse_rate(t, 0, TIB),
+        parse_duration_us,
+    ):
         try:
             assert parse(text) >= 0
         except UsageError as error:

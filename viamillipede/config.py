@@ -10,8 +10,12 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 MS_US, S_US = 1_000, 1_000_000
 
 # What a user may set, and its default. ---------------------------------------------------------
-THREADS_DEFAULT = 8
+THREADS_AUTO = 0  # the tuner decides, for each address
+THREADS_AUTO_MAX = 64  # ... but never on more legs to one address
 THREADS_MAX = 1024
+LIMIT_BYTES_MIN = 1 * KIB  # per second; less would starve heartbeats of sense
+LIMIT_BYTES_MAX = 1 << 40
+WEIGHT_MAX = 1000
 VERBOSE_DEFAULT = 1
 VERBOSE_MAX = 20
 WINDOW_BYTES_DEFAULT = 64 * MIB
@@ -36,15 +40,20 @@ WINDOW_STALL_PERIOD_US = 100 * MS_US  # ... in this time is too small; a busy ma
 # Timing. ---------------------------------------------------------------------------------------
 TICK_US = 100 * MS_US  # how often both sides look at their deadlines
 HEARTBEAT_US = 500 * MS_US  # rx says on every leg that it is alive, tx on every leg that has nothing to send
+LEG_DOUBTED_US = 1 * S_US  # tx sends what a leg carries on others too when rx has been silent on it for this long
 LEG_SILENT_US = 3 * S_US  # tx gives up a leg on which rx has been silent for this long
 LEG_STUCK_US = 5 * S_US  # tx replaces a leg that is alive but moves nothing it was given
 RX_SILENT_US = 10 * S_US  # rx gives up a leg that should bring something and does not, not even a heartbeat
 USER_TIMEOUT_US = 10 * S_US  # rx's kernel gives up a leg whose heartbeats are not acknowledged
+DIAL_AGAIN_US = 300 * MS_US  # a connection that has not come about by then is tried again beside the first try
+DIAL_AGAIN_LASTS_US = 3 * S_US  # how long each of these further tries may take
+RTO_US_MAX = 1 * S_US  # the kernel tries again at least so often, where it can be told
 GREETING_US = 10 * S_US  # a connection that has not greeted by then is closed
 CONNECT_US = 10 * S_US  # an address that has not answered by then did not answer
 USEFUL_US = 1 * S_US  # a leg that lived so long, or brought a frame over, was of use: no back-off after it
 BACKOFF_US_MIN = 50 * MS_US
-BACKOFF_US_MAX = 5 * S_US
+BACKOFF_US_MAX = 3 * S_US
+BACKOFF_UNREACHED_US_MAX = 400 * MS_US  # where no host answered at all
 FILL_US = 4 * MS_US  # how long a partly filled frame waits for more while others are in flight
 ACK_DELAY_US = 2 * MS_US  # how long rx collects what it acknowledges
 ACK_BYTES = 2 * MIB  # ... or until this much has arrived
@@ -62,21 +71,30 @@ REASON_BYTES_MAX = 512
 STRANGERS_MAX = 1024  # connections that have not greeted yet, at a time
 FRAMES_MAX = 16384  # frames that may be on their way at a time: bounds the bookkeeping of small ones
 LEGS_MAX = 2 * THREADS_MAX  # leg numbers lie below
+DIAL_FIRST = 8  # connections to an address that are set up at once before anything is known of it
+SETUPS_MAX = 16  # connections to an address that are being set up at a time
 COPIES_MAX = 3  # legs that may carry one frame at the same time
 
 assert WINDOW_BYTES_MIN <= WINDOW_BYTES_START <= WINDOW_BYTES_DEFAULT <= WINDOW_BYTES_MAX
 assert FRAME_BYTES_MIN <= FRAME_BYTES_DEFAULT <= FRAME_BYTES_MAX
 assert WINDOW_BYTES_START >= 4 * FRAME_BYTES_DEFAULT, "a few frames must fit, or legs wait for acknowledgements"
-assert 4 * HEARTBEAT_US <= LEG_SILENT_US < LEG_STUCK_US < RX_SILENT_US, "one late heartbeat is not a dead leg"
+assert 2 * HEARTBEAT_US <= LEG_DOUBTED_US < LEG_SILENT_US < LEG_STUCK_US < RX_SILENT_US, "late is not dead"
 assert ACK_DELAY_US + BLOCKED_US < LATE_US_MIN and FILL_US < LATE_US_MIN and ASIDE_US < LATE_US_MIN
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a receiver can be reached: a name or a literal address, and a TCP port."""
+    """Where the other side can be reached: a name or a literal address, and a TCP port; and on which terms.
+
+    via: the source address, or the interface, of what goes there. weight: its share beside its weighted
+    neighbours, 0: none, it is filled before what follows it. limit_bytes: per second, 0: none.
+    """
 
     host: str
     port: int
+    via: str | None = None
+    weight: int = 0
+    limit_bytes: int = 0
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -91,16 +109,19 @@ class Config:
     verbose: int = VERBOSE_DEFAULT
     window_bytes: int = WINDOW_BYTES_DEFAULT
     bind: str | None = None
+    congestion: str = ""  # the algorithm of the legs; "": the system's
+    addresses: tuple[Address, ...] = ()  # to dial, in order of preference; none: listen on `port`
+    port: int = 0
     outage_us: int = OUTAGE_US_DEFAULT
     regroup_us: int = REGROUP_US_DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
 class TxConfig(Config):
-    """The transmitter's words. `addresses` are in order of preference."""
+    """The transmitter's words."""
 
-    addresses: tuple[Address, ...] = ()
-    threads: int = THREADS_DEFAULT
+    threads: int = THREADS_AUTO
+    limit_bytes: int = 0  # per second, of all addresses together; 0: none
     frame_bytes: int = FRAME_BYTES_DEFAULT
     wait_us: int = TX_WAIT_US_DEFAULT
     chaos: int = 0  # socket operations between two faults; 0: none
@@ -111,6 +132,5 @@ class TxConfig(Config):
 class RxConfig(Config):
     """The receiver's words. `wait_us` None: wait for the first contact for ever."""
 
-    port: int = 0
     wait_us: int | None = None
     force: bool = False  # write to a terminal all the same

@@ -18,6 +18,8 @@ DURATION_US_MAX = 365 * 24 * 3600 * S_US  # a year is for ever; a timer must sti
 # [0-9] and not \d, which takes the digits of every script. The counts of digits bound the arithmetic.
 _INT = re.compile(r"[0-9]{1,18}")
 _SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)(?:([kmgt])(?:i?b)?|b)?", re.IGNORECASE | re.ASCII)
+# A b is a byte in a size; in a rate 50Mb/s is read as bits by many, so only B is one there.
+_RATE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)(?:([kmgtKMGT])(?:i?B)?|B)?(?:/s)?", re.ASCII)
 _DURATION = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)(ms|[smh]?)", re.IGNORECASE | re.ASCII)
 
 
@@ -36,6 +38,16 @@ def parse_size(text: str, low: int, high: int) -> int:
         limits = f"from {spell_size(low)} to {spell_size(high)}"
         raise UsageError(f"{text!r} is not a size {limits}; write bytes, or k, M, G, T after the number")
     return size
+
+
+def parse_rate(text: str, low: int, high: int) -> int:
+    """Bytes per second from `low` to `high`, both included: `50M`, `50MB/s`, `1.5G`. Raises UsageError."""
+    match = _RATE.fullmatch(text)
+    rate = int(Fraction(match[1]) * _SIZE_FACTORS[(match[2] or "").lower()]) if match else -1
+    if not low <= rate <= high:
+        limits = f"from {spell_size(low)} to {spell_size(high)}"
+        raise UsageError(f"{text!r} is not a rate {limits}; write bytes per second, or k, M, G, T after the number")
+    return rate
 
 
 def parse_duration_us(text: str) -> int:

@@ -11,3 +11,5 @@ It is run as `python -m benchlib` with this folder's parent on the path. Its par
 
 Each imports those above it only.
 """
+
+THREADS_DEFAULT = 8  # legs where one number has to do

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
 
-from viamillipede.config import THREADS_DEFAULT, THREADS_MAX
+from benchlib import THREADS_DEFAULT
+from viamillipede.config import THREADS_MAX
 
 from . import contenders, pipeline, report
 from .contenders import BenchError, Contender, Shape, ours

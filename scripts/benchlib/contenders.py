@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from viamillipede.config import THREADS_DEFAULT
+from benchlib import THREADS_DEFAULT
 
 OURS = "viamillipede"
 PEERS = ("nc", "socat", "mbuffer")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from viamillipede.config import THREADS_DEFAULT
+from benchlib import THREADS_DEFAULT
 
 from .contenders import IPERF3, PIPE, Shape, ours_name
 from .rounds import GB, Measurement, Summary

@@ -185,7 +185,7 @@ def dump_tx(program: Transmitter) -> str:
         f"  {_process()}",
         "   leg  address                   state  frames        bytes         rate       rtt   resent  restarts",
     ]
-    for connection in program.connections:
+    for connection in sorted(program.connections.values(), key=lambda each: each.leg):
         state = session.legs.get(connection.leg)
         address = str(session.book.states[connection.rank].address)
         if state is None or connection.sock is None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import fcntl
+import itertools
 import os
 import resource
 import socket
@@ -12,11 +13,21 @@ import termios
 import threading
 from typing import Any
 
-from viamillipede.config import CONNECT_US, KIB, S_US, USER_TIMEOUT_US, Address
+from viamillipede.config import (
+    CONNECT_US,
+    DIAL_AGAIN_LASTS_US,
+    DIAL_AGAIN_US,
+    KIB,
+    RTO_US_MAX,
+    S_US,
+    USER_TIMEOUT_US,
+    Address,
+)
 from viamillipede.errors import NoContact
 
 BACKLOG = 1024
-NOTSENT_BYTES_MIN = 64 * KIB
+_TCP_RTO_MAX_MS = 44  # linux/tcp.h since 6.15
+NOTSENT_BYTES_MIN = 16 * KIB
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
@@ -116,29 +127,87 @@ async def resolve(host: str, port: int) -> list[Any]:
         raise DialError(f"cannot resolve: {why(error)}", refused=False) from error
 
 
-async def dial(address: Address, source: str | None) -> socket.socket:
-    """A connection to the first of the address's IP addresses that answers; DialError says why none did."""
-    sources = {found[0]: found[4] for found in await resolve(source, 0)} if source is not None else {}
-    reason, refused = "no address", False
-    for family, kind, protocol, _, target in await resolve(address.host, address.port):
-        if source is not None and family not in sources:
-            reason = f"it cannot be reached from {source}"
-            continue
-        try:
-            return await _connect(socket.socket(family, kind, protocol), target, sources.get(family))
-        except TimeoutError:
-            reason = "no answer"
-        except OSError as error:
-            reason, refused = why(error), refused or isinstance(error, ConnectionRefusedError)
-    raise DialError(reason, refused)
+async def dial(address: Address, via: str | None) -> socket.socket:
+    """A connection to the address, from `via` (an interface, or a source address); DialError says why there is none.
+
+    Its IP addresses are tried in turn, DIAL_AGAIN_US apart, and the first that answers is taken (RFC 8305,
+    section 5). So is one that was tried already, beside the first try: when a link comes back, TCP's own
+    next try may be seconds away.
+    """
+    interface = via if via is not None and via in {name for _, name in socket.if_nameindex()} else None
+    sources = {found[0]: found[4] for found in await resolve(via, 0)} if via is not None and interface is None else {}
+    targets = await resolve(address.host, address.port)
+    if sources:
+        targets = [target for target in targets if target[0] in sources]
+        if not targets:
+            raise DialError(f"it cannot be reached from {via}", refused=False)
+    race = _Race(targets)
+    try:
+        async with asyncio.timeout(CONNECT_US / S_US):
+            for number in itertools.count():
+                which = number % len(targets)
+                lasts_us = CONNECT_US if number < len(targets) else DIAL_AGAIN_LASTS_US
+                source = sources.get(targets[which][0])
+                if (sock := await race.run(which, source, interface, lasts_us)) is not None:
+                    return sock
+    except TimeoutError:
+        pass
+    finally:
+        await race.close()
+    raise DialError(race.reason, race.refused)
 
 
-async def _connect(sock: socket.socket, target: Any, source: Any) -> socket.socket:
+class _Race:
+    """Connections that are being tried at the same time. `targets`: what getaddrinfo says."""
+
+    def __init__(self, targets: list[Any]) -> None:
+        self._targets = targets
+        self._tries: dict[asyncio.Task[socket.socket], int] = {}
+        self._hopeless: set[int] = set()  # targets that have said no
+        self.reason, self.refused = "no answer", False
+
+    async def run(self, which: int, source: Any, interface: str | None, lasts_us: int) -> socket.socket | None:
+        """Try this target as well; the first connection there is within DIAL_AGAIN_US. DialError: there is no hope."""
+        if which not in self._hopeless:
+            family, kind, protocol, _, target = self._targets[which]
+            connecting = _connect(socket.socket(family, kind, protocol), target, source, interface, lasts_us)
+            self._tries[asyncio.create_task(connecting)] = which
+        if not self._tries:
+            return None
+        ended, _ = await asyncio.wait(self._tries, timeout=DIAL_AGAIN_US / S_US, return_when=asyncio.FIRST_COMPLETED)
+        for each in ended:
+            error = each.exception()
+            if error is None:
+                del self._tries[each]
+                return each.result()
+            which = self._tries.pop(each)
+            if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                self._hopeless.add(which)
+                self.reason = why(error)
+                self.refused |= isinstance(error, ConnectionRefusedError)
+        if len(self._hopeless) == len(self._targets):
+            raise DialError(self.reason, self.refused)
+        return None
+
+    async def close(self) -> None:
+        """End what is still being tried; a connection that came about at the last moment is closed."""
+        for each in self._tries:
+            each.cancel()
+        for result in await asyncio.gather(*self._tries, return_exceptions=True):
+            if isinstance(result, socket.socket):
+                result.close()
+
+
+async def _connect(
+    sock: socket.socket, target: Any, source: Any, interface: str | None, lasts_us: int
+) -> socket.socket:
     try:
         sock.setblocking(False)
+        if interface is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + bytes(1))
         if source is not None:
             sock.bind(source)
-        async with asyncio.timeout(CONNECT_US / S_US):
+        async with asyncio.timeout(lasts_us / S_US):
             await asyncio.get_running_loop().sock_connect(sock, target)
     except BaseException:
         sock.close()
@@ -148,7 +217,14 @@ async def _connect(sock: socket.socket, target: Any, source: Any) -> socket.sock
 
 def prepare_tx(sock: socket.socket) -> None:
     """Options of a leg at tx. No TCP_USER_TIMEOUT: it would kill a leg whose reader merely pauses."""
+    _prepare(sock)
+
+
+def _prepare(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # an older kernel: a fresh connection will be there before it tries again
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, RTO_US_MAX // 1000)
 
 
 def limit_unsent(sock: socket.socket, frame_bytes: int) -> None:
@@ -163,7 +239,7 @@ def limit_unsent(sock: socket.socket, frame_bytes: int) -> None:
 
 def prepare_rx(sock: socket.socket) -> None:
     """Options of a leg at rx. Its heartbeats are never unread for long, so unacknowledged means dead."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _prepare(sock)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_US // 1000)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -23,7 +23,7 @@ from viamillipede.aio.tx_leg import TxConnection
 from viamillipede.config import KIB, THREADS_MAX, TxConfig
 from viamillipede.errors import Exit, Failure, FrameError, NoContact, PeerLost, RemoteFailed, SessionRefused
 from viamillipede.protocol.chaos import Chaos
-from viamillipede.protocol.tx_session import TxSession
+from viamillipede.protocol.tx_session import RETIRED, TxSession
 from viamillipede.protocol.wire import Kind, Verdict, encode_control, encode_reason
 from viamillipede.units import format_bytes
 
@@ -46,10 +46,10 @@ class Transmitter(Program):
         self.contact = asyncio.Event()
         self.contact_us = 0
         self.receive_buffer = memoryview(bytearray(RECEIVE_BYTES))
-        self.connections = [TxConnection(self, leg) for leg in range(max(config.threads, len(config.addresses)))]
+        self.connections: dict[int, TxConnection] = {}  # of every leg that was ever dialled
         self.source: Source
         self._input_waits = False  # for its next bytes
-        self._pump_scheduled = False
+        self._pump_scheduled = self._dial_scheduled = False
         self._ticks = 0
         self._window_told = self._window_bytes = 0
         self.meter = report.Meter()
@@ -57,8 +57,31 @@ class Transmitter(Program):
 
     def start(self) -> None:
         """See Program."""
-        for connection in self.connections:
-            self.spawn(connection.run())
+        self.dial()
+
+    def stop(self) -> None:
+        """See Program."""
+        for connection in self.connections.values():
+            connection.drop("closed", closed_by_peer=False)
+
+    # ---- dialling -------------------------------------------------------------------------------
+    def dial(self) -> None:
+        """Set up the connections that are to be set up now."""
+        while not self.outcome.done() and (wanted := self.session.next_dial(now_us())) is not None:
+            leg, rank = wanted
+            if leg not in self.connections:
+                self.connections[leg] = TxConnection(self, leg)
+            self.spawn(self.connections[leg].attempt(rank))
+
+    def dial_soon(self) -> None:
+        """Dial from the loop, once, when the caller is done."""
+        if not self._dial_scheduled:
+            self._dial_scheduled = True
+            self.loop.call_soon(self._dial_now)
+
+    def _dial_now(self) -> None:
+        self._dial_scheduled = False
+        self.dial()
 
     # ---- the pump -------------------------------------------------------------------------------
     def pump(self) -> None:
@@ -129,7 +152,7 @@ class Transmitter(Program):
             self.outcome.set_result(None)
         if self.session.window.limit_bytes != self._window_bytes:  # it has grown
             self._window_bytes = self.session.window.limit_bytes
-            for connection in self.connections:
+            for connection in self.connections.values():
                 connection.rebase()
         self.pump()
 
@@ -148,15 +171,16 @@ class Transmitter(Program):
                 if sock is not None:
                     self.session.on_sample(leg, unacked_bytes(sock), now)
         for leg, reason in self.session.on_timer(now):
-            self.connections[leg].drop(reason, closed_by_peer=False)
+            self.connections[leg].drop(reason, closed_by_peer=False, reset=reason != RETIRED)
         for leg in self.session.heartbeats(now):
             self.connections[leg].say(BEAT)
+        self.dial()
         self.pump()
 
     # ---- the end --------------------------------------------------------------------------------
     async def farewell(self, failure: BaseException | None) -> None:
         """See Program. After success rx is told that we know; after a failure of ours, why."""
-        up = [c for c in self.connections if c.sock is not None]
+        up = [c for c in self.connections.values() if c.sock is not None]
         if failure is None:
             said = 0
             for connection in up:
@@ -185,8 +209,8 @@ class Transmitter(Program):
             if not state.worked:
                 continue
             with contextlib.suppress(DialError, FrameError, OSError):  # another address, or nobody: we end anyhow
-                with await dial(state.address, self.config.bind) as sock:
-                    answer = await self.connections[0].greet(sock, FAREWELL_LEG)
+                with await dial(state.address, state.address.via or self.config.bind) as sock:
+                    answer = await TxConnection(self, FAREWELL_LEG).greet(sock)
                     if answer.verdict is Verdict.ACCEPTED:
                         await self.loop.sock_sendall(sock, message)
                         while await self.loop.sock_recv(sock, RECEIVE_BYTES):

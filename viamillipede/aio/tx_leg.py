@@ -1,4 +1,4 @@
-"""One leg at tx, from dialling to its loss, again and again. It moves bytes; the session decides."""
+"""One leg at tx: dialled, accepted, up, lost, and again. It moves bytes; the session decides."""
 
 import asyncio
 import random
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.log import EVENT, FRAME, LEG, OPERATION, RESENT
 from viamillipede.aio.poller import READ, WRITE, Watch
-from viamillipede.aio.sockets import DialError, close_with_reset, dial, limit_unsent, prepare_tx, why
+from viamillipede.aio.sockets import DialError, close_with_reset, dial, limit_unsent, prepare_tx, unacked_bytes, why
 from viamillipede.config import GREETING_US, S_US
 from viamillipede.errors import FrameError
 from viamillipede.protocol.send_window import Frame
@@ -17,6 +17,7 @@ from viamillipede.protocol.wire import (
     PREFIX_BYTES,
     VERSION,
     Answer,
+    Verdict,
     check_prefix_untrusted,
     decode_answer_untrusted,
 )
@@ -45,31 +46,22 @@ class TxConnection:
         self._frame_bytes = 0  # the size that the socket's limit suits
         self._watch: Watch
         self._stalled = False  # chaos: like a black hole
-        self._lost: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"leg {self.leg} to {self._program.session.book.states[self.rank].address}"
 
     # ---- from dialling to the answer ------------------------------------------------------------
-    async def run(self) -> None:
-        """Dial, carry, lose, dial again, until the outcome is known."""
-        book = self._program.session.book
-        while not self._program.outcome.done():
-            if self.leg >= len(book.states):
-                await self._program.contact.wait()  # until then the scouts are enough
-            rank, at_us = book.pick(self.leg, now_us())
-            delay_us = at_us - now_us()
-            if delay_us > 0:
-                await asyncio.sleep(delay_us / S_US)
-            else:
-                await self._attempt(rank)
-
-    async def _attempt(self, rank: int) -> None:
-        program, session, self.rank = self._program, self._program.session, rank
+    async def attempt(self, rank: int) -> None:
+        """Dial the address and be accepted; the leg is up then, in the place of one that was doubted. Or not."""
+        program, session = self._program, self._program.session
+        address = session.book.states[rank].address
         try:
-            sock = await dial(session.book.states[rank].address, program.config.bind)
+            sock = await dial(address, address.via or program.config.bind)
             try:
                 answer = await self.greet(sock)
+                if answer.verdict is Verdict.ACCEPTED:  # rx has given up the one before
+                    self.drop("replaced by a fresh connection", closed_by_peer=False)
+                self.rank = rank
                 reason = session.on_answer(self.leg, rank, answer, now_us())
             except AnotherVersion as error:
                 reason = session.on_refused_for_good(rank, str(error))
@@ -78,30 +70,27 @@ class TxConnection:
             except OSError as error:
                 raise DialError(why(error), isinstance(error, ConnectionError)) from error
             finally:
-                if self.leg not in session.legs:
+                if self.sock is not None or self.leg not in session.legs:
                     sock.close()
             if reason:
                 raise DialError(reason, refused=False)
+            self._up(sock)
         except DialError as error:
             if program.outcome.done():
                 return  # the receiver has left, as it should
             session.on_attempt_failed(rank, str(error), error.refused, now_us(), random.random())
-            program.log.say(LEG, f"{self!r}: {error}")
-            return
-        try:
-            self._up(sock)
-            assert self._lost is not None
-            await self._lost
+            program.log.say(LEG, f"leg {self.leg} to {address}: {error}")
         finally:
-            self.drop("closed", closed_by_peer=False)
+            session.dialling.on_over(self.leg)
+            program.dial_soon()
 
-    async def greet(self, sock: socket.socket, leg: int | None = None) -> Answer:
+    async def greet(self, sock: socket.socket) -> Answer:
         """Say who we are and hear the answer. FrameError, OSError, DialError."""
         prepare_tx(sock)
         received = bytearray()
         try:
             async with asyncio.timeout(GREETING_US / S_US):
-                await self._loop.sock_sendall(sock, self._program.session.greeting(self.leg if leg is None else leg))
+                await self._loop.sock_sendall(sock, self._program.session.greeting(self.leg))
                 while len(received) < ANSWER_BYTES:
                     data = await self._loop.sock_recv(sock, ANSWER_BYTES - len(received))
                     if not data:
@@ -118,7 +107,6 @@ class TxConnection:
         program = self._program
         self.sock = sock
         self._buffers, self._informed, self._busy, self._stalled, self._frame_bytes = [], False, False, False, 0
-        self._lost = self._loop.create_future()
         self._watch = program.poller.watch(sock.fileno(), self._on_readable, self._on_writable)
         program.poller.want(self._watch, READ)
         program.log.say(LEG, f"{self!r}: up")
@@ -141,9 +129,8 @@ class TxConnection:
         elif queued:
             reason += f"; frames given to others: {queued}"
         self._program.log.say(LEG if self._program.outcome.done() else EVENT, f"{self!r}: {reason}")
-        if self._lost is not None and not self._lost.done():
-            self._lost.set_result(None)
         self._program.pump_soon()
+        self._program.dial_soon()
 
     # ---- frames out -----------------------------------------------------------------------------
     def send(self, frame: Frame, payload: memoryview) -> None:
@@ -205,7 +192,10 @@ class TxConnection:
             self._program.poller.want(self._watch, WRITE)
         elif self._busy:
             self._busy = False
-            self._program.session.on_idle(self.leg)
+            session = self._program.session
+            if session.legs[self.leg].hoards():  # as far as is known
+                session.on_sample(self.leg, unacked_bytes(sock), now_us())
+            session.on_idle(self.leg)
 
     def _on_writable(self) -> None:
         self._flush()

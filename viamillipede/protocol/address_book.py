@@ -1,11 +1,6 @@
-"""Which address a leg dials next, and when: back-off per address, with jitter.
+"""The addresses of the other side: what is known of each, and when it may be dialled again (back-off with jitter)."""
 
-Leg i is at home at address i modulo the number of addresses. The first leg of each address is its
-scout and dials only home, so a dead address is always tried again; every other leg whose home does
-not answer dials the most preferred address that does.
-"""
-
-from viamillipede.config import BACKOFF_US_MAX, BACKOFF_US_MIN, Address
+from viamillipede.config import BACKOFF_UNREACHED_US_MAX, BACKOFF_US_MAX, BACKOFF_US_MIN, Address
 
 
 class AddressState:
@@ -31,8 +26,8 @@ class AddressState:
         return f"{self.address}: {self.failure}{before}"
 
 
-def _backoff_us(failures: int, jitter: float) -> int:
-    backoff_us = min(BACKOFF_US_MAX, BACKOFF_US_MIN << min(failures - 1, 16))
+def _backoff_us(failures: int, limit_us: int, jitter: float) -> int:
+    backoff_us = min(limit_us, BACKOFF_US_MIN << min(failures - 1, 16))
     return int(backoff_us * (0.5 + jitter / 2))
 
 
@@ -42,22 +37,6 @@ class AddressBook:
     def __init__(self, addresses: tuple[Address, ...]) -> None:
         assert addresses
         self.states = tuple(AddressState(a) for a in addresses)
-
-    def home(self, leg: int) -> int:
-        """The rank of the address at which `leg` is at home."""
-        return leg % len(self.states)
-
-    def pick(self, leg: int, now_us: int) -> tuple[int, int]:
-        """(rank of the address to dial, when at the earliest) for `leg`."""
-        home = self.home(leg)
-        state = self.states[home]
-        if state.retry_us <= now_us or leg < len(self.states):
-            return home, max(state.retry_us, now_us)
-        for rank, other in enumerate(self.states):
-            if other.worked and not other.failures and other.retry_us <= now_us:
-                return rank, now_us
-        rank = min(range(len(self.states)), key=lambda r: (self.states[r].retry_us, r))
-        return rank, max(self.states[rank].retry_us, now_us)
 
     def on_accepted(self, rank: int) -> None:
         """The address has accepted a leg."""
@@ -77,20 +56,22 @@ class AddressBook:
         state = self.states[rank]
         if now_us >= state.retry_us:
             state.cuts += 1
-            state.retry_us = now_us + _backoff_us(state.cuts, jitter)
+            state.retry_us = now_us + _backoff_us(state.cuts, BACKOFF_US_MAX, jitter)
 
-    def on_failed(self, rank: int, reason: str, now_us: int, jitter: float) -> None:
+    def on_failed(self, rank: int, reason: str, refused: bool, now_us: int, jitter: float) -> None:
         """An attempt failed, or a leg was lost before it was accepted. `jitter`: random, in [0, 1).
 
         Attempts that were under way together count once, so that many legs do not use up the
-        back-off at the first refusal.
+        back-off at the first refusal. `refused`: the host is there, and would have to answer each time;
+        without it an attempt costs nobody anything, and a network that is back should be found soon.
         """
         state = self.states[rank]
         state.failure = reason
         if now_us < state.retry_us:
             return
         state.failures += 1
-        state.retry_us = now_us + _backoff_us(state.failures, jitter)
+        limit_us = BACKOFF_US_MAX if refused else BACKOFF_UNREACHED_US_MAX
+        state.retry_us = now_us + _backoff_us(state.failures, limit_us, jitter)
 
     def failures(self) -> list[str]:
         """A line for each address whose latest attempt failed."""

@@ -5,7 +5,7 @@ and spills over to the next exactly when the first is full. It also keeps a stre
 carry on one leg, where nothing arrives out of order.
 """
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Collection
 
 
@@ -19,9 +19,14 @@ class Scheduler:
         return len(self._idle)
 
     def add(self, rank: int, leg: int) -> None:
-        """`leg` can take a frame. Adding it twice is a bug."""
-        assert (rank, leg) not in self._idle
-        insort(self._idle, (rank, leg))
+        """`leg` can take a frame; it may be here already."""
+        i = bisect_left(self._idle, (rank, leg))
+        if i == len(self._idle) or self._idle[i] != (rank, leg):
+            self._idle.insert(i, (rank, leg))
+
+    def legs(self) -> list[int]:
+        """Who can take a frame, best first."""
+        return [leg for _, leg in self._idle]
 
     def discard(self, rank: int, leg: int) -> None:
         """`leg` cannot take a frame any more; it need not be here."""

@@ -5,17 +5,18 @@ Offsets of the stream, in order:
     written <= (frames in flight or arrived) <= cut_end <= head <= written + limit
 
 `written` comes from rx and opens the window. [cut_end, head) has been read and is not yet a frame.
-A frame that has not arrived is in exactly one place: queued (no live leg carries it) or carried
-(by one leg, or by more when it was hedged); `check()` tests that. Its bytes stay in the ring until
-rx has written them, so it can be sent again at any time without a copy being kept.
+A frame that has not arrived is queued (no leg that is trusted carries it) or carried (by one leg, or
+by more when it was hedged); `check()` tests that. Its bytes stay in the ring until rx has written
+them, so it can be sent again at any time without a copy being kept.
 """
 
 import heapq
 from collections import deque
+from collections.abc import Iterator
 
 import xxhash
 
-from viamillipede.config import COPIES_MAX, FILL_US, FRAMES_MAX, WINDOW_BYTES_START
+from viamillipede.config import FILL_US, FRAMES_MAX, WINDOW_BYTES_START
 from viamillipede.errors import FrameError
 from viamillipede.protocol.rangeset import RangeSet
 from viamillipede.protocol.ring import Ring
@@ -62,6 +63,7 @@ class SendWindow:
         self._order: deque[Frame] = deque()  # ascending; arrived ones are dropped lazily at the front
         self._lost: list[int] = []  # heap of queued frames
         self._carried: dict[int, set[int]] = {}  # leg -> frames
+        self._doubted: set[int] = set()  # legs that may be lost
         self._arrived = RangeSet()  # beyond arrived_next
 
     # ---- input ----------------------------------------------------------------------------------
@@ -94,12 +96,13 @@ class SendWindow:
 
     # ---- frames out -----------------------------------------------------------------------------
     def next_lost(self) -> Frame | None:
-        """The oldest frame that no leg carries."""
+        """The oldest frame that no trusted leg carries."""
         while self._lost:
             frame = self._unarrived.get(heapq.heappop(self._lost))
             if frame is not None:
                 frame.queued = False
-                return frame
+                if frame.legs <= self._doubted:
+                    return frame
         return None
 
     def cut(self, frame_bytes: int, now_us: int) -> Frame | None:
@@ -196,14 +199,28 @@ class SendWindow:
     def on_leg_lost(self, leg: int) -> int:
         """What only `leg` carried is queued again; returns how many frames. Idempotent."""
         lost = [self._unarrived[seq] for seq in sorted(self._carried.pop(leg, ()))]
+        self._doubted.discard(leg)
         for frame in lost:
             self._drop_copy(frame, leg)
         return sum(frame.queued for frame in lost)
 
+    def on_leg_doubted(self, leg: int) -> None:
+        """`leg` may be lost: what it carries is queued, and its copies still count if they arrive."""
+        self._doubted.add(leg)
+        for seq in sorted(self._carried.get(leg, ())):
+            self._queue_if_needed(self._unarrived[seq])
+
+    def on_leg_trusted(self, leg: int) -> None:
+        """It is not lost after all: what it carries need not be sent again."""
+        self._doubted.discard(leg)
+
     def _drop_copy(self, frame: Frame, leg: int) -> None:
         frame.legs.discard(leg)
         self._carried.get(leg, set()).discard(frame.seq)
-        if not frame.legs and not frame.queued:
+        self._queue_if_needed(frame)
+
+    def _queue_if_needed(self, frame: Frame) -> None:
+        if frame.legs <= self._doubted and not frame.queued:
             frame.queued = True
             heapq.heappush(self._lost, frame.seq)
 
@@ -214,13 +231,14 @@ class SendWindow:
             self._order.popleft()
         return self._order[0] if self._order else None
 
-    def hedge_candidate(self) -> Frame | None:
-        """The oldest frame, when the window is full or the input has ended, and it may have one more copy."""
-        full = not self.room_bytes() or self.next_seq - self.arrived_next >= FRAMES_MAX
-        if not full and not self.end_cut:
-            return None
-        frame = self.oldest()
-        return frame if frame is not None and not frame.queued and len(frame.legs) < COPIES_MAX else None
+    def unarrived(self) -> Iterator[Frame]:
+        """The frames that have not arrived, oldest first."""
+        self.oldest()
+        return (frame for frame in self._order if not frame.arrived)
+
+    def exhausted(self) -> bool:
+        """Nothing new can be sent before something arrives or is written: the window is full, or the end is cut."""
+        return self.end_cut or not self.room_bytes() or self.next_seq - self.arrived_next >= FRAMES_MAX
 
     def carries(self, leg: int) -> int:
         """How many frames on `leg` have not arrived."""
@@ -240,7 +258,7 @@ class SendWindow:
         assert self.written <= self.cut_end <= self.head <= self.written + self.limit_bytes
         assert self.limit_bytes <= self._ring.size_bytes <= self.window_bytes
         for seq, frame in self._unarrived.items():
-            assert frame.queued != bool(frame.legs), f"{frame} is in no place, or in two"
+            assert frame.queued or not frame.legs <= self._doubted, f"{frame} is in no place"
             assert not frame.queued or seq in self._lost
             assert all(seq in self._carried[leg] for leg in frame.legs)
         assert sum(map(len, self._carried.values())) == sum(len(f.legs) for f in self._unarrived.values())

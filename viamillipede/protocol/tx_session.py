@@ -10,11 +10,12 @@ How the session ends: `done` after rx said that its output accepted everything; 
 `errors.Failure` is raised by the call that noticed.
 """
 
+from collections.abc import Callable
+
 from viamillipede.config import (
     CHECKPHRASE_BYTES,
     HEARTBEAT_US,
-    KIB,
-    LATE_US_MIN,
+    LEG_DOUBTED_US,
     LEG_SILENT_US,
     LEG_STUCK_US,
     S_US,
@@ -24,17 +25,18 @@ from viamillipede.config import (
     TxConfig,
 )
 from viamillipede.errors import FrameError, NoContact, PeerLost, RemoteFailed, SessionRefused
+from viamillipede.protocol import hedging
 from viamillipede.protocol.address_book import AddressBook
+from viamillipede.protocol.dialling import Dialling
 from viamillipede.protocol.presence import Absence, Presence
-from viamillipede.protocol.rtt import RttEstimator
 from viamillipede.protocol.scheduler import Scheduler
 from viamillipede.protocol.send_window import Frame, SendWindow
+from viamillipede.protocol.tx_leg import TxLeg
 from viamillipede.protocol.wire import (
     FEATURE_CHECKSUM,
     VERSION,
     Ack,
     Answer,
-    ControlDecoder,
     Greeting,
     Header,
     Kind,
@@ -44,11 +46,6 @@ from viamillipede.protocol.wire import (
     decode_reason,
 )
 
-FRAME_BYTES_FIRST = 256 * KIB  # until a leg's rate is known
-FRAME_BYTES_LEAST = 16 * KIB
-SAMPLES_LEAST = 8  # round trips to measure before they are believed
-FRAME_FRACTION = 10  # a frame occupies its leg for about a tenth of a second
-
 _REFUSALS = {
     Verdict.VERSION: f"the receiver speaks another version of the protocol than ours, {VERSION}",
     Verdict.CHECKPHRASE: "the receiver has another checkphrase",
@@ -57,28 +54,7 @@ _REFUSALS = {
 }
 
 
-class TxLeg:
-    """One leg that rx has accepted. Times in microseconds, rate in bytes per second."""
-
-    __slots__ = (
-        "acked_bytes", "arrival_us", "busy", "bytes_sent", "decoder", "heard_us", "leg", "progress_us", "rank", "rate",
-        "retransmitted", "said_us", "since_us", "unacked_bytes", "useful",
-    )  # fmt: skip
-
-    def __init__(self, leg: int, rank: int, now_us: int) -> None:
-        self.leg, self.rank, self.since_us = leg, rank, now_us
-        self.heard_us = self.progress_us = self.arrival_us = self.said_us = now_us
-        self.decoder = ControlDecoder()
-        self.busy = True  # until on_idle
-        self.useful = False  # yet
-        self.bytes_sent = self.retransmitted = self.rate = 0
-        self.unacked_bytes = self.acked_bytes = 0  # by the other host's kernel, as ours last told
-
-    def frame_bytes(self) -> int:
-        """The frame size that suits the leg's measured rate; the window caps it."""
-        if not self.rate:
-            return FRAME_BYTES_FIRST
-        return max(FRAME_BYTES_LEAST, 1 << (self.rate // FRAME_FRACTION).bit_length())
+RETIRED = "not needed any more"
 
 
 class TxSession:
@@ -86,11 +62,13 @@ class TxSession:
 
     def __init__(self, config: TxConfig, session: bytes, now_us: int) -> None:
         self._config, self._session = config, session
-        self.book = AddressBook(config.addresses)
+        self.book, count = AddressBook(config.addresses), len(config.addresses)
+        threads = max(config.threads or 8, count)
         self.presence = Presence(config.wait_us, config.regroup_us, config.outage_us, now_us)
+        legs_of = [threads // count + (rank < threads % count) for rank in range(count)]
+        self.dialling = Dialling(self.book, legs_of, moving=True)
         self.scheduler = Scheduler()
         self.window = SendWindow(config.window_bytes, config.frame_bytes, config.checksum)
-        self.rtt = RttEstimator()
         self.legs: dict[int, TxLeg] = {}
         self.legs_most = self.restarts = self.hedges = self.resends = 0
         self.done = False
@@ -139,6 +117,7 @@ class TxSession:
             self.checksum = bool(answer.features & FEATURE_CHECKSUM)
             window_bytes = min(self._config.window_bytes, answer.window_bytes)
             self.window = SendWindow(window_bytes, self.window.frame_bytes, self.checksum)
+        assert leg not in self.legs, "the one before must have been given up"
         self.presence.on_leg_up()
         self.book.on_accepted(rank)
         self._refused.pop(rank, None)
@@ -159,7 +138,7 @@ class TxSession:
         """No leg came of an attempt. `refused`: the host answered that nobody listens there."""
         if refused and self.book.states[rank].worked:
             self.presence.on_refused()
-        self.book.on_failed(rank, reason, now_us, jitter)
+        self.book.on_failed(rank, reason, refused, now_us, jitter)
 
     def on_leg_lost(self, leg: int, closed_by_peer: bool, now_us: int, jitter: float = 0.5) -> int:
         """An accepted leg is gone; its frames are queued again. Returns how many."""
@@ -170,12 +149,23 @@ class TxSession:
         self.presence.on_leg_lost(closed_by_peer, now_us)
         return self.window.on_leg_lost(leg)
 
+    def next_dial(self, now_us: int) -> tuple[int, int] | None:
+        """(leg, rank) of a connection to set up now; `dialling.on_over` says that this has ended. None: not now."""
+        return self.dialling.next(self.legs, self.presence.contacted, now_us)
+
     # ---- frames out -----------------------------------------------------------------------------
     def on_idle(self, leg: int) -> None:
         """The leg's socket has taken all it was given and can take more."""
         state = self.legs[leg]
         state.busy = False
-        self.scheduler.add(state.rank, leg)
+        self._refresh(state)
+
+    def _refresh(self, state: TxLeg) -> None:
+        """Whether the leg may get a frame has perhaps changed."""
+        if state.busy or state.doubted or state.retiring or state.hoards():
+            self.scheduler.discard(state.rank, state.leg)
+        else:
+            self.scheduler.add(state.rank, state.leg)
 
     def on_progress(self, leg: int, count: int, now_us: int) -> None:
         """The leg's socket took `count` bytes."""
@@ -190,40 +180,39 @@ class TxSession:
         Wanted of every leg, also of one that carries nothing: others may have brought what it holds.
         """
         state = self.legs[leg]
-        acked_bytes = state.bytes_sent - unacked_bytes
-        if acked_bytes > state.acked_bytes:
-            state.progress_us = now_us
-            state.acked_bytes = acked_bytes
-        state.unacked_bytes = unacked_bytes
+        state.on_sample(unacked_bytes, now_us)
+        self._refresh(state)
 
     def next_assignment(self, now_us: int) -> tuple[int, Frame] | None:
         """Which leg sends which frame now: what was lost first, then what is new, then a hedge."""
         leg = self.scheduler.best()
         if leg is None:
             return None
-        frame = self.window.next_lost() or self.window.cut(self.frame_bytes(leg), now_us)
+        frame = self.window.next_lost()
         if frame is None:
-            return self._next_hedge(now_us)
-        return self._assign(leg, frame, now_us)
+            if (late := self._hedge(hedging.pick_very_late, now_us)) is not None:
+                return late
+            frame = self.window.cut(self.frame_bytes(leg), now_us)
+        if frame is not None:
+            return self._assign(leg, frame, now_us)
+        if not self.window.exhausted():
+            return None
+        if not self.window.room_bytes() and self._full_since_us is None:
+            self._full_since_us = now_us
+        return self._hedge(hedging.pick, now_us)
 
     def frame_bytes(self, leg: int) -> int:
         """How long a new frame for this leg should be at most."""
         return min(self.window.frame_bytes, self.legs[leg].frame_bytes())
 
-    def _next_hedge(self, now_us: int) -> tuple[int, Frame] | None:
-        if not self.window.room_bytes():
-            if self._full_since_us is None:
-                self._full_since_us = now_us
+    def _hedge(self, pick: Callable[..., tuple[int, Frame] | None], now_us: int) -> tuple[int, Frame] | None:
         if self.rx_waits_output:
             return None
-        frame = self.window.hedge_candidate()
-        if frame is None or now_us < max(frame.sent_us, self._starving_since_us) + self.late_us():
-            return None
-        leg = self.scheduler.best(excluded=frame.legs)
-        if leg is None:
+        picked = pick(self.window, self.legs, self.scheduler.legs(), self._starving_since_us, now_us)
+        if picked is None:
             return None
         self.hedges += 1
-        return self._assign(leg, frame, now_us)
+        return self._assign(*picked, now_us)
 
     def _assign(self, leg: int, frame: Frame, now_us: int) -> tuple[int, Frame]:
         state = self.legs[leg]
@@ -234,13 +223,8 @@ class TxSession:
         if frame.sends:
             state.retransmitted += 1
         self.window.assign(frame, leg, now_us)
+        state.give(frame, now_us)
         return leg, frame
-
-    def late_us(self) -> int:
-        """A frame that has been on its leg for longer than this is late."""
-        least_us = LATE_US_MIN if self.rtt.samples >= SAMPLES_LEAST else S_US  # RFC 6298, 2.1: unknown is a second
-        # One leg that became slow must not teach us patience with all: never more than for a stuck one.
-        return min(max(least_us, 2 * self.rtt.timeout_us()), LEG_STUCK_US)
 
     def heartbeats(self, now_us: int) -> list[int]:
         """The idle legs on which tx has said nothing for HEARTBEAT_US, and says BEAT now."""
@@ -254,6 +238,10 @@ class TxSession:
         """Bytes came from rx. FrameError: the leg must die. RemoteFailed: rx gave up."""
         state = self.legs[leg]
         state.heard_us = now_us
+        if state.doubted:
+            state.doubted = False
+            self.window.on_leg_trusted(leg)
+            self._refresh(state)
         if now_us - state.since_us >= USEFUL_US:
             self._on_useful(state)
         for header, payload in state.decoder.feed_untrusted(data):
@@ -295,13 +283,15 @@ class TxSession:
             self._measure(arrived, waits_output or self.rx_waits_output, now_us)
         self.rx_waits_output = waits_output
         if was_full and self.window.room_bytes():
-            stalled_us = 0 if self._full_since_us is None else now_us - self._full_since_us
-            if not waits_output:
-                self._note_stall(stalled_us, now_us)
+            self._note_stall(now_us)
             self._full_since_us = None
 
-    def _note_stall(self, stalled_us: int, now_us: int) -> None:
-        """Legs were idle for so long only because the window was full: what is in use of it may be too little."""
+    def _note_stall(self, now_us: int) -> None:
+        """Legs were idle only because the window was full: what is in use of it may be too little."""
+        stalled_us = 0 if self._full_since_us is None else now_us - self._full_since_us
+        if not stalled_us or self.rx_waits_output:
+            return
+        self._full_since_us = now_us
         if now_us - self._stalls_since_us > WINDOW_STALL_PERIOD_US:
             self._stalls_since_us, self._stalled_us = now_us, 0
         self._stalled_us += stalled_us
@@ -310,24 +300,15 @@ class TxSession:
             self.window.grow()
 
     def _measure(self, arrived: list[Frame], output_blocked: bool, now_us: int) -> None:
-        arrived_bytes: dict[int, int] = {}
         for frame in arrived:
             for leg in frame.legs:
-                self._on_useful(self.legs[leg])
-                if frame.sends == 1:
-                    self.legs[leg].progress_us = now_us
-            if frame.sends == 1 and not output_blocked:  # with two copies nobody knows which one it was (Karn)
-                self.rtt.sample(now_us - frame.sent_us)
-                for leg in frame.legs:
-                    state = self.legs[leg]
-                    state.arrival_us = max(state.arrival_us, frame.sent_us if leg not in arrived_bytes else 0)
-                    arrived_bytes[leg] = arrived_bytes.get(leg, 0) + frame.length
-        for leg, count in arrived_bytes.items():
-            state = self.legs[leg]
-            rate = count * S_US // max(1, now_us - state.arrival_us)
-            state.arrival_us = now_us
-            if count >= FRAME_BYTES_LEAST or rate > state.rate:  # a source that trickles says nothing about the leg
-                state.rate = rate if not state.rate else (3 * state.rate + rate) // 4
+                state = self.legs[leg]
+                self._on_useful(state)
+                if len(frame.legs) == 1:
+                    if frame.sends == 1:  # else nobody knows which copy it was (Karn)
+                        state.progress_us = now_us
+                    state.on_arrived(frame.seq, frame.sends == 1 and not output_blocked, now_us)
+                self._refresh(state)
 
     # ---- time -----------------------------------------------------------------------------------
     def on_timer(self, now_us: int) -> list[tuple[int, str]]:
@@ -341,10 +322,19 @@ class TxSession:
             raise NoContact("no contact: " + "; ".join(self.book.failures() or ["no address answered"]))
         if absence is not None:
             raise PeerLost(f"{absence.value}; {self.window.written} bytes were delivered")
+        if not self.window.room_bytes():
+            self._note_stall(now_us)
+        self._retire()
         replace = []
         for state in self.legs.values():
+            if now_us - state.heard_us >= LEG_DOUBTED_US and not state.doubted:
+                state.doubted = True
+                self.window.on_leg_doubted(state.leg)
+                self._refresh(state)
             if now_us - state.heard_us >= LEG_SILENT_US:
                 replace.append((state.leg, "silent"))
+            elif state.retiring and not (state.busy or state.unacked_bytes or self.window.carries(state.leg)):
+                replace.append((state.leg, RETIRED))
             elif (
                 (state.busy or state.unacked_bytes or self.window.carries(state.leg))  # it may hold what others brought
                 and not self.rx_waits_output
@@ -353,8 +343,15 @@ class TxSession:
                 replace.append((state.leg, "stuck"))
         return replace
 
+    def _retire(self) -> None:
+        surplus = set(self.dialling.surplus(self.legs))
+        for state in self.legs.values():
+            if state.retiring != (state.leg in surplus):
+                state.retiring = not state.retiring
+                self._refresh(state)
+
     def check(self) -> None:
         """Invariants between the parts."""
         self.window.check()
         assert self.presence.legs_up == len(self.legs)
-        assert len(self.scheduler) == sum(not s.busy for s in self.legs.values())
+        assert all(leg in self.legs and not self.legs[leg].busy for leg in self.scheduler.legs())

@@ -1,0 +1,62 @@
+"""Which frame is worth a second copy, and on which leg: by what is expected of both.
+
+A copy that is on its way will take `remaining_us` on its leg, a new one `offer_us` on another. When
+nothing else can be sent (the window is full, or the input has ended) a copy costs only what the
+network has left over, and it is worth while if it will come clearly sooner. That removes the tail
+of a stream and the stall behind one slow leg. A frame that is very late is hedged even though there
+is more to send: the window would be full of what waits for it before long.
+"""
+
+from collections.abc import Collection, Mapping
+
+from viamillipede.config import COPIES_MAX, LATE_US_MIN, MS_US, S_US
+from viamillipede.protocol.send_window import Frame, SendWindow
+from viamillipede.protocol.tx_leg import TxLeg
+
+MARGIN_US = 20 * MS_US  # what is gained must be more than acknowledgements and timers blur
+VERY_LATE_US = 1 * S_US
+CANDIDATES_MAX = 16  # of the oldest frames, while the window is what limits; all of them at the end
+
+
+def pick(
+    window: SendWindow, legs: Mapping[int, TxLeg], idle: Collection[int], since_us: int, now_us: int
+) -> tuple[int, Frame] | None:
+    """The idle leg and the frame to hedge on it when nothing else can be sent; None if no copy is worth it.
+
+    since_us: rx has been waiting for frames since then; what it did not read before was not late.
+    """
+    if not idle:
+        return None
+    for number, frame in enumerate(window.unarrived()):
+        if number >= CANDIDATES_MAX and not window.end_cut:
+            return None
+        if now_us - max(frame.sent_us, since_us) < LATE_US_MIN:
+            continue
+        leg = _better(frame, legs, idle, since_us, now_us)
+        if leg is not None:
+            return leg, frame
+    return None
+
+
+def pick_very_late(
+    window: SendWindow, legs: Mapping[int, TxLeg], idle: Collection[int], since_us: int, now_us: int
+) -> tuple[int, Frame] | None:
+    """The same for a frame that is hedged before anything new is sent."""
+    for number, frame in enumerate(window.unarrived()):
+        if number >= CANDIDATES_MAX or now_us - max(frame.sent_us, since_us) < VERY_LATE_US:
+            return None  # what follows is younger, but for copies
+        leg = _better(frame, legs, idle, since_us, now_us)
+        if leg is not None:
+            return leg, frame
+    return None
+
+
+def _better(frame: Frame, legs: Mapping[int, TxLeg], idle: Collection[int], since_us: int, now_us: int) -> int | None:
+    """The idle leg that would bring the frame clearly sooner than those that carry it."""
+    others = [leg for leg in idle if leg not in frame.legs]
+    if frame.queued or len(frame.legs) >= COPIES_MAX or not others:
+        return None
+    remaining_us = min(legs[leg].remaining_us(frame.seq, since_us, now_us) for leg in frame.legs)
+    best = min(others, key=lambda leg: legs[leg].offer_us(frame.length))
+    offer_us = legs[best].offer_us(frame.length)
+    return best if remaining_us > offer_us + offer_us // 2 + MARGIN_US else None
