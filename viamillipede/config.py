@@ -63,6 +63,7 @@ BLOCKED_US = 10 * MS_US  # output blocked for this long: rx says so, or tx would
 LATE_US_MIN = 100 * MS_US  # a frame is never called late, and hedged, before this
 FAREWELL_US = 3 * S_US  # how long a failing side tries to tell the other one why
 BROKEN_US = 1 * S_US  # how long what a broken leg has brought to rx may still be read
+LEGS_AGAIN_US = 2 * S_US  # how often a listening tx repeats how many legs rx is to dial
 LINGER_US = 10 * S_US  # how long a successful rx stays to repeat that it was successful
 
 # Limits on what the wire may claim. ------------------------------------------------------------
@@ -71,6 +72,7 @@ REASON_BYTES_MAX = 512
 STRANGERS_MAX = 1024  # connections that have not greeted yet, at a time
 FRAMES_MAX = 16384  # frames that may be on their way at a time: bounds the bookkeeping of small ones
 LEGS_MAX = 2 * THREADS_MAX  # leg numbers lie below
+RANKS_MAX = 64  # paths of an rx that dials
 DIAL_FIRST = 8  # connections to an address that are set up at once before anything is known of it
 SETUPS_MAX = 16  # connections to an address that are being set up at a time
 COPIES_MAX = 3  # legs that may carry one frame at the same time

@@ -69,7 +69,8 @@ def since(begin_us: int) -> str:
     return format_duration_us(now_us() - begin_us)
 
 
-def _plural(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
+    """`1 leg`, `2 legs`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
@@ -100,16 +101,16 @@ def closing_tx(program: Transmitter, status: str) -> str:
     window = session.window
     parts = [
         _closing(program, window.written if status else window.cut_end, status),
-        _plural(session.legs_most, "leg"),
-        _plural(session.restarts, "restart"),
-        f"{_plural(window.retransmitted_frames, 'frame')} retransmitted ({format_bytes(window.retransmitted_bytes)})",
+        plural(session.legs_most, "leg"),
+        plural(session.restarts, "restart"),
+        f"{plural(window.retransmitted_frames, 'frame')} retransmitted ({format_bytes(window.retransmitted_bytes)})",
     ]
     if session.hedges:
         parts.append(f"{session.hedges} hedged")
     if session.resends:
         parts.append(f"{session.resends} asked for again")
     if program.config.chaos:
-        parts.append(_plural(program.chaos.faults, "chaos fault"))
+        parts.append(plural(program.chaos.faults, "chaos fault"))
     line = ", ".join(parts)
     failures = [] if isinstance(_failure(program), NoContact) else session.book.failures()  # it says so itself
     return f"{line}; not reached: {'; '.join(failures)}" if failures else line
@@ -121,14 +122,14 @@ def closing_rx(program: Receiver, status: str) -> str:
     reassembly = session.reassembly
     parts = [
         _closing(program, reassembly.written, status),
-        _plural(session.legs_most, "leg"),
-        _plural(session.restarts, "restart"),
+        plural(session.legs_most, "leg"),
+        plural(session.restarts, "restart"),
         f"{format_bytes(reassembly.duplicate_bytes)} retransmitted in vain",
     ]
     if session.checksum:
         parts.append(f"{reassembly.corrupted} corrupted")
     if program.strangers:
-        parts.append(f"{_plural(program.strangers, 'connection')} refused")
+        parts.append(f"{plural(program.strangers, 'connection')} refused")
     return ", ".join(parts)
 
 
@@ -179,7 +180,7 @@ def dump_tx(program: Transmitter) -> str:
         _head(program, "tx", window.written),
         f"  window {format_bytes(in_use)} of {format_bytes(window.limit_bytes)} (at most "
         f"{format_bytes(window.window_bytes)}), {window.frames_in_flight()} frames in flight, "
-        f"{window.retransmitted_frames} retransmitted, {session.hedges} hedged, {_plural(session.restarts, 'restart')}",
+        f"{window.retransmitted_frames} retransmitted, {session.hedges} hedged, {plural(session.restarts, 'restart')}",
         f"  waiting for: {waits}",
         *(f"  not reached: {failure}" for failure in session.book.failures()),
         f"  {_process()}",
@@ -195,7 +196,7 @@ def dump_tx(program: Transmitter) -> str:
         lines.append(
             f"  {connection.leg:4}  {address:24}  {'busy' if state.busy else 'idle':5}"
             f" {window.carries(connection.leg):7} {format_bytes(state.bytes_sent):>12} {format_rate(rate):>12}"
-            f" {format_duration_us(rtt_us(connection.sock)):>9} {state.retransmitted:8} {connection.restarts:9}"
+            f" {format_duration_us(rtt_us(connection.sock)[0]):>9} {state.retransmitted:8} {connection.restarts:9}"
         )
     return "\n".join(lines) + "\n"
 
@@ -214,11 +215,11 @@ def dump_rx(program: Receiver) -> str:
     lines = [
         _head(program, "rx", reassembly.written),
         f"  reorder memory {format_bytes(reassembly.memory_bytes())} of at most "
-        f"{format_bytes(reassembly.window_bytes)}, {_plural(held, 'frame')} held; "
-        f"{_plural(session.waiting_legs.asides, 'frame')} read aside so far, "
+        f"{format_bytes(reassembly.window_bytes)}, {plural(held, 'frame')} held; "
+        f"{plural(session.waiting_legs.asides, 'frame')} read aside so far, "
         f"{format_bytes(reassembly.direct_bytes)} moved without a copy, "
         f"{format_bytes(reassembly.duplicate_bytes)} retransmitted in vain, "
-        f"{_plural(session.restarts, 'restart')}, {_plural(program.strangers, 'connection')} refused",
+        f"{plural(session.restarts, 'restart')}, {plural(program.strangers, 'connection')} refused",
         f"  waiting for: {waits}",
         f"  {_process()}",
         "   leg  address                   state  frame         bytes         rate       rtt      in vain  restarts",
@@ -230,7 +231,7 @@ def dump_rx(program: Receiver) -> str:
         rate = leg.bytes_received * S_US // max(1, now - leg.since_us)
         lines.append(
             f"  {leg.number:4}  {connection.peer:24}  {state:7} {seq:5} {format_bytes(leg.bytes_received):>12}"
-            f" {format_rate(rate):>12} {format_duration_us(rtt_us(connection.sock)):>9}"
+            f" {format_rate(rate):>12} {format_duration_us(rtt_us(connection.sock)[0]):>9}"
             f" {format_bytes(leg.bytes_discarded):>12} {session.times_up[leg.number] - 1:9}"
         )
     return "\n".join(lines) + "\n"

@@ -250,12 +250,14 @@ def unacked_bytes(sock: socket.socket) -> int:
     return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
-def rtt_us(sock: socket.socket) -> int:
-    """The kernel's smoothed round trip, or 0 where it does not tell."""
+def rtt_us(sock: socket.socket) -> tuple[int, int]:
+    """The kernel's smoothed round trip and the shortest one; 0 where it does not tell."""
     if not hasattr(socket, "TCP_INFO"):
-        return 0
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 72)
-    return int(struct.unpack_from("=I", info, 68)[0]) if len(info) >= 72 else 0  # tcpi_rtt in linux/tcp.h
+        return 0, 0
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 152)
+    if len(info) < 152:
+        return 0, 0
+    return struct.unpack_from("=I", info, 68)[0], struct.unpack_from("=I", info, 148)[0]  # tcpi_rtt, tcpi_min_rtt
 
 
 def close_with_reset(sock: socket.socket) -> None:

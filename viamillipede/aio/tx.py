@@ -17,7 +17,7 @@ from viamillipede.aio import report
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.log import EVENT, WARNING
 from viamillipede.aio.program import Program
-from viamillipede.aio.sockets import DialError, dial, raise_descriptor_limit, unacked_bytes
+from viamillipede.aio.sockets import DialError, dial, raise_descriptor_limit, rtt_us, unacked_bytes
 from viamillipede.aio.source import Source, open_source
 from viamillipede.aio.tx_leg import TxConnection
 from viamillipede.config import KIB, THREADS_MAX, TxConfig
@@ -28,7 +28,7 @@ from viamillipede.protocol.wire import Kind, Verdict, encode_control, encode_rea
 from viamillipede.units import format_bytes
 
 RECEIVE_BYTES = 64 * KIB
-SAMPLE_EVERY_TICKS = 5
+SAMPLE_EVERY_TICKS = 3
 FAREWELL_LEG = THREADS_MAX  # the number of the leg that only carries the news that tx gives up
 
 BEAT, BYE = encode_control(Kind.BEAT), encode_control(Kind.BYE)
@@ -51,6 +51,7 @@ class Transmitter(Program):
         self._input_waits = False  # for its next bytes
         self._pump_scheduled = self._dial_scheduled = False
         self._ticks = 0
+        self._tuner_told: dict[int, str] = {}
         self._window_told = self._window_bytes = 0
         self.meter = report.Meter()
         self.news = report.ContactNews(self.log, config.wait_us)
@@ -94,8 +95,7 @@ class Transmitter(Program):
                 self.connections[leg].send(frame, session.window.payload(frame))
             elif not len(session.scheduler) or not self._read_input():
                 break
-        if len(session.scheduler):
-            self.set_alarm(session.window.fill_deadline_us())
+        self.set_alarm(session.deadline_us(now_us()))
 
     def pump_soon(self) -> None:
         """Pump from the loop, once, when the caller is done."""
@@ -170,7 +170,14 @@ class Transmitter(Program):
                 sock = self.connections[leg].sock
                 if sock is not None:
                     self.session.on_sample(leg, unacked_bytes(sock), now)
-        for leg, reason in self.session.on_timer(now):
+                    self.session.on_rtt(leg, *rtt_us(sock))
+        replace = self.session.on_timer(now)
+        for rank, tuner in enumerate(self.session.tuners):
+            if tuner.why != self._tuner_told.get(rank):
+                self._tuner_told[rank] = tuner.why
+                address = self.session.book.states[rank].address
+                self.log.say(EVENT, f"{address}: {report.plural(tuner.legs, 'leg')}; {tuner.why}")
+        for leg, reason in replace:
             self.connections[leg].drop(reason, closed_by_peer=False, reset=reason != RETIRED)
         for leg in self.session.heartbeats(now):
             self.connections[leg].say(BEAT)

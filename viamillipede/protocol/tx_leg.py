@@ -37,7 +37,7 @@ class TxLeg:
     __slots__ = (
         "_pipe", "acked_bytes", "busy", "bytes_sent", "decoder", "doubted", "drained_bytes", "drained_us",
         "given_bytes", "heard_us", "latency_us", "leg", "progress_us", "rank", "rate", "retiring", "retransmitted",
-        "said_us", "since_us", "unacked_bytes", "useful",
+        "rtt_us", "rtt_us_min", "said_us", "since_us", "unacked_bytes", "useful",
     )  # fmt: skip
 
     def __init__(self, leg: int, rank: int, now_us: int) -> None:
@@ -50,6 +50,7 @@ class TxLeg:
         self.retiring = False  # carries what it has, gets nothing more
         self.bytes_sent = self.retransmitted = self.rate = 0
         self.unacked_bytes = self.acked_bytes = 0  # by the other host's kernel, as ours last told
+        self.rtt_us = self.rtt_us_min = 0  # as the kernel last told; 0: unknown
         self.given_bytes = self.drained_bytes = 0
         self.latency_us = 0  # the shortest time from given to arrived, which creeps up when it is not met again
         self._pipe: dict[int, _Given] = {}  # seq -> what is on its way, oldest first

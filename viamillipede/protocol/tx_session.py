@@ -19,6 +19,8 @@ from viamillipede.config import (
     LEG_SILENT_US,
     LEG_STUCK_US,
     S_US,
+    THREADS_AUTO,
+    THREADS_MAX,
     USEFUL_US,
     WINDOW_STALL_PERIOD_US,
     WINDOW_STALL_US,
@@ -31,9 +33,11 @@ from viamillipede.protocol.dialling import Dialling
 from viamillipede.protocol.presence import Absence, Presence
 from viamillipede.protocol.scheduler import Scheduler
 from viamillipede.protocol.send_window import Frame, SendWindow
+from viamillipede.protocol.tuner import Tuner
 from viamillipede.protocol.tx_leg import TxLeg
 from viamillipede.protocol.wire import (
     FEATURE_CHECKSUM,
+    HEADER_BYTES,
     VERSION,
     Ack,
     Answer,
@@ -63,11 +67,16 @@ class TxSession:
     def __init__(self, config: TxConfig, session: bytes, now_us: int) -> None:
         self._config, self._session = config, session
         self.book, count = AddressBook(config.addresses), len(config.addresses)
-        threads = max(config.threads or 8, count)
         self.presence = Presence(config.wait_us, config.regroup_us, config.outage_us, now_us)
+        threads = max(config.threads, count)
         legs_of = [threads // count + (rank < threads % count) for rank in range(count)]
-        self.dialling = Dialling(self.book, legs_of, moving=True)
-        self.scheduler = Scheduler()
+        self.tuners: list[Tuner] = []
+        if config.threads == THREADS_AUTO:
+            self.tuners = [Tuner(max(1, THREADS_MAX // count), now_us) for _ in range(count)]
+            legs_of = [tuner.legs for tuner in self.tuners]
+        self.dialling = Dialling(self.book, legs_of, moving=not self.tuners)
+        self.scheduler = Scheduler(config.addresses, config.limit_bytes)
+        self._delivered = [0] * count  # bytes that arrived, by rank
         self.window = SendWindow(config.window_bytes, config.frame_bytes, config.checksum)
         self.legs: dict[int, TxLeg] = {}
         self.legs_most = self.restarts = self.hedges = self.resends = 0
@@ -174,6 +183,10 @@ class TxSession:
         state.progress_us = state.said_us = now_us
         self.book.states[state.rank].bytes_sent += count
 
+    def on_rtt(self, leg: int, rtt_us: int, rtt_us_min: int) -> None:
+        """The kernel's word on the leg's round trip, now and at its best; 0 where it does not tell."""
+        self.legs[leg].rtt_us, self.legs[leg].rtt_us_min = rtt_us, rtt_us_min
+
     def on_sample(self, leg: int, unacked_bytes: int, now_us: int) -> None:
         """The kernel's word on how much of the leg's bytes the other host has not acknowledged yet.
 
@@ -185,7 +198,7 @@ class TxSession:
 
     def next_assignment(self, now_us: int) -> tuple[int, Frame] | None:
         """Which leg sends which frame now: what was lost first, then what is new, then a hedge."""
-        leg = self.scheduler.best()
+        leg = self.scheduler.best(now_us)
         if leg is None:
             return None
         frame = self.window.next_lost()
@@ -201,14 +214,21 @@ class TxSession:
             self._full_since_us = now_us
         return self._hedge(hedging.pick, now_us)
 
+    def deadline_us(self, now_us: int) -> int | None:
+        """When `next_assignment` may have something that it has not now; None: only when something happens."""
+        if self.scheduler.best(now_us) is None:
+            return self.scheduler.deadline_us(now_us)  # a limit holds all up
+        return self.window.fill_deadline_us()
+
     def frame_bytes(self, leg: int) -> int:
         """How long a new frame for this leg should be at most."""
-        return min(self.window.frame_bytes, self.legs[leg].frame_bytes())
+        state = self.legs[leg]
+        return min(self.window.frame_bytes, self.scheduler.frame_bytes(state.rank, state.frame_bytes()))
 
     def _hedge(self, pick: Callable[..., tuple[int, Frame] | None], now_us: int) -> tuple[int, Frame] | None:
         if self.rx_waits_output:
             return None
-        picked = pick(self.window, self.legs, self.scheduler.legs(), self._starving_since_us, now_us)
+        picked = pick(self.window, self.legs, self.scheduler.legs(now_us), self._starving_since_us, now_us)
         if picked is None:
             return None
         self.hedges += 1
@@ -217,6 +237,7 @@ class TxSession:
     def _assign(self, leg: int, frame: Frame, now_us: int) -> tuple[int, Frame]:
         state = self.legs[leg]
         self.scheduler.discard(state.rank, leg)
+        self.scheduler.on_given(state.rank, HEADER_BYTES + frame.length, now_us)
         state.busy = True
         if not self.window.carries(leg) and not state.unacked_bytes:
             state.progress_us = now_us  # nothing could have moved before
@@ -305,6 +326,7 @@ class TxSession:
                 state = self.legs[leg]
                 self._on_useful(state)
                 if len(frame.legs) == 1:
+                    self._delivered[state.rank] += frame.length
                     if frame.sends == 1:  # else nobody knows which copy it was (Karn)
                         state.progress_us = now_us
                     state.on_arrived(frame.seq, frame.sends == 1 and not output_blocked, now_us)
@@ -324,6 +346,7 @@ class TxSession:
             raise PeerLost(f"{absence.value}; {self.window.written} bytes were delivered")
         if not self.window.room_bytes():
             self._note_stall(now_us)
+        self._tune(now_us)
         self._retire()
         replace = []
         for state in self.legs.values():
@@ -343,6 +366,18 @@ class TxSession:
                 replace.append((state.leg, "stuck"))
         return replace
 
+    def _tune(self, now_us: int) -> None:
+        for rank, tuner in enumerate(self.tuners):
+            legs = [leg for leg in self.legs.values() if leg.rank == rank]
+            if not legs:
+                continue  # nothing can be learnt
+            busy = self.scheduler.saturated(rank) and not self.rx_waits_output
+            rtts_us = [leg.rtt_us for leg in legs if leg.rtt_us]
+            rtt_us = sum(rtts_us) // max(1, len(rtts_us))
+            queue_us = rtt_us - min((leg.rtt_us_min for leg in legs if leg.rtt_us), default=0)
+            tuner.on_tick(self._delivered[rank], busy, rtt_us, queue_us, now_us)
+            self.dialling.targets[rank] = tuner.legs
+
     def _retire(self) -> None:
         surplus = set(self.dialling.surplus(self.legs))
         for state in self.legs.values():
@@ -354,4 +389,4 @@ class TxSession:
         """Invariants between the parts."""
         self.window.check()
         assert self.presence.legs_up == len(self.legs)
-        assert all(leg in self.legs and not self.legs[leg].busy for leg in self.scheduler.legs())
+        assert all(leg in self.legs and not self.legs[leg].busy for leg in self.scheduler.legs(1 << 62))

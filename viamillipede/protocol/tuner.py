@@ -1,0 +1,155 @@
+"""How many legs an address gets when the user leaves it to us: more while that makes it faster.
+
+An address starts with LEGS_START legs. While all of them are busy (the network is what limits, not the
+source or rx's output) and their round trips show no queue (the network's, too, has nothing left to
+carry when one stands), the number is doubled, round by round; when a round was not faster than the
+one before, the number before is taken and kept. States of an address:
+
+    growing --not faster, a queue, or legs idle--> settled
+    settled --all busy, no queue--> growing, unless that was in vain less than PROBE_US ago
+    settled --slower than it was--> growing
+    settled --now and then--> shrinking (half as many) --slower--> settled as before
+                                                       --as fast--> settled with fewer
+    settled --nothing to send for IDLE_US--> settled with one leg
+
+A round lasts several of the address's round trips, and its second half is what is measured: new
+legs must be dialled, accepted and out of slow start by then.
+"""
+
+from enum import Enum
+
+from viamillipede.config import MIB, MS_US, S_US, THREADS_AUTO_MAX
+
+LEGS_START = 8
+ROUND_US_MIN = 400 * MS_US
+ROUND_US_MAX = 2 * S_US
+ROUND_TRIPS = 3
+QUEUE_US_MIN = 5 * MS_US
+QUEUE_SHARE = 5  # a queue that takes more than this part of the round trip: the road is full
+BUSY_PERCENT = 50  # of a round: all legs were busy
+FASTER_PERCENT = 104  # of the rate before is faster
+AS_FAST_PERCENT = 97
+SLOWER_PERCENT = 88  # than it was when it settled: the legs have met losses, or the road has changed
+SHRINK_US = 5 * S_US  # after that time with one number half of it is tried
+PROBE_US = 60 * S_US  # what was in vain is not tried again before this
+IDLE_US = 5 * S_US
+
+
+class State(Enum):
+    """What the tuner does with an address."""
+
+    GROWING = "growing"
+    SETTLED = "settled"
+    SHRINKING = "shrinking"
+
+
+class Tuner:
+    """One address. `legs` is how many it is to have, `why` says why in a few words."""
+
+    def __init__(self, legs_max: int, now_us: int) -> None:
+        self.legs_max = min(legs_max, THREADS_AUTO_MAX)
+        self.legs = min(LEGS_START, self.legs_max)
+        self.state = State.GROWING
+        self.why = "at the start"
+        self._before = (0, 0)  # legs and rate in the round before
+        self._rate = 0  # with which it settled
+        self._slow_rounds = 0
+        self._since_us = self._useful_us = now_us
+        self._shrink_us = self._grow_us = 0  # not before
+        self._round_us = ROUND_US_MIN
+        self._began_us = 0  # the first round begins with the first leg
+
+    def __repr__(self) -> str:
+        return f"<Tuner {self.legs} legs, {self.state.value}: {self.why}>"
+
+    def _begin(self, now_us: int, delivered: int) -> None:
+        self._began_us, self._middle_us = now_us, 0
+        self._mark = delivered
+        self._ticks = self._busy_ticks = self._queue_ticks = 0
+
+    def on_tick(self, delivered: int, busy: bool, rtt_us: int, queue_us: int, now_us: int) -> None:
+        """To be called every TICK_US while the address has legs.
+
+        delivered: bytes brought so far. busy: all legs are, though there is more to send and rx takes it.
+        rtt_us: the legs' round trip, of which queue_us are spent in queues; 0 when unknown.
+        """
+        if not self._began_us:
+            self._begin(now_us, delivered)
+        self._ticks += 1
+        self._busy_ticks += busy
+        self._queue_ticks += queue_us > QUEUE_US_MIN and QUEUE_SHARE * queue_us > rtt_us
+        if delivered != self._mark or busy:
+            self._useful_us = now_us
+        elapsed_us = now_us - self._began_us
+        if not self._middle_us and 2 * elapsed_us >= self._round_us:
+            self._middle_us, self._mark = now_us, delivered
+        if elapsed_us < self._round_us or not self._middle_us or now_us == self._middle_us:
+            return
+        rate = (delivered - self._mark) * S_US // (now_us - self._middle_us)
+        saturated = 100 * self._busy_ticks >= BUSY_PERCENT * self._ticks
+        full = 100 * self._queue_ticks >= BUSY_PERCENT * self._ticks
+        self._round_us = min(max(ROUND_US_MIN, ROUND_TRIPS * rtt_us), ROUND_US_MAX)
+        self._begin(now_us, delivered)
+        if self.state is State.GROWING:
+            self._grown(rate, saturated, full, now_us)
+        elif self.state is State.SHRINKING:
+            self._shrunk(rate, saturated, now_us)
+        else:
+            self._settled(rate, saturated, full, now_us)
+
+    def _grown(self, rate: int, saturated: bool, full: bool, now_us: int) -> None:
+        """Previous states: settled, growing. Next: growing, settled."""
+        legs, rate_before = self._before
+        if not saturated:
+            self._settle(self.legs, rate, "they are not all busy", now_us)
+        elif 100 * rate < FASTER_PERCENT * rate_before:
+            why = f"{self.legs} brought {_spell(rate)}, {legs} had brought {_spell(rate_before)}"
+            self._settle(legs, rate_before, why, now_us)
+            self._grow_us = now_us + PROBE_US
+        elif full:
+            self._settle(self.legs, rate, f"{_spell(rate)} fill the road", now_us)
+        elif self.legs >= self.legs_max:
+            self._settle(self.legs, rate, "the most there may be", now_us)
+        else:
+            self._grow(rate)
+
+    def _grow(self, rate: int) -> None:
+        self.state, self._before = State.GROWING, (self.legs, rate)
+        self.legs = min(2 * self.legs, self.legs_max)
+        self.why = f"{self._before[0]} brought {_spell(rate)}, do more bring more?"
+
+    def _settle(self, legs: int, rate: int, why: str, now_us: int) -> None:
+        self.state, self.legs, self._rate, self.why = State.SETTLED, legs, rate, why
+        self._since_us, self._slow_rounds = now_us, 0
+
+    def _settled(self, rate: int, saturated: bool, full: bool, now_us: int) -> None:
+        """Previous states: any. Next: settled, growing, shrinking."""
+        if not saturated:
+            self._slow_rounds = 0
+            if now_us - self._useful_us >= IDLE_US and self.legs > 1:
+                self._settle(1, 0, "nothing to carry", now_us)
+            return
+        self._slow_rounds = self._slow_rounds + 1 if 100 * rate < SLOWER_PERCENT * self._rate else 0
+        may_grow = now_us >= self._grow_us or self._slow_rounds >= 2 or not self._rate
+        self._rate = max(self._rate, rate)
+        if may_grow and not full and self.legs < self.legs_max:
+            self._grow(rate)
+        elif self.legs > 1 and now_us >= max(self._since_us + SHRINK_US, self._shrink_us):
+            self.state, self._before = State.SHRINKING, (self.legs, rate)
+            self.legs //= 2
+            self._round_us = ROUND_US_MAX  # legs that meet losses become slower one by one
+            self.why = f"{self._before[0]} brought {_spell(rate)}, do fewer bring as much?"
+
+    def _shrunk(self, rate: int, saturated: bool, now_us: int) -> None:
+        """Previous state: settled. Next: settled."""
+        legs, rate_before = self._before
+        if saturated and 100 * rate >= AS_FAST_PERCENT * rate_before:
+            self._settle(self.legs, rate, f"as fast as {legs}", now_us)
+        else:
+            why = f"{self.legs} brought only {_spell(rate)}, {legs} had brought {_spell(rate_before)}"
+            self._shrink_us = now_us + PROBE_US
+            self._settle(legs, rate_before, why, now_us)
+
+
+def _spell(rate: int) -> str:
+    return f"{rate / MIB:.1f} MiB/s"
