@@ -3,7 +3,9 @@
 An address starts with LEGS_START legs. While all of them are busy (the network is what limits, not the
 source or rx's output) and their round trips show no queue (the network's, too, has nothing left to
 carry when one stands), the number is doubled, round by round; when a round was not faster than the
-one before, the number before is taken and kept. States of an address:
+one before, the number before is taken and kept. On a long road without a queue legs are slow because
+they meet losses, and are just losing what slow start had won: there the rate of one round says little,
+and the number is doubled all the same. States of an address:
 
     growing --not faster, a queue, or legs idle--> settled
     settled --all busy, no queue--> growing, unless that was in vain less than PROBE_US ago
@@ -25,6 +27,7 @@ ROUND_US_MIN = 400 * MS_US
 ROUND_US_MAX = 2 * S_US
 ROUND_TRIPS = 3
 QUEUE_US_MIN = 5 * MS_US
+LONG_US = 5 * MS_US  # a round trip that would show a queue: without one, legs are slow because they meet losses
 QUEUE_SHARE = 5  # a queue that takes more than this part of the round trip: the road is full
 BUSY_PERCENT = 50  # of a round: all legs were busy
 FASTER_PERCENT = 104  # of the rate before is faster
@@ -91,26 +94,27 @@ class Tuner:
         self._round_us = min(max(ROUND_US_MIN, ROUND_TRIPS * rtt_us), ROUND_US_MAX)
         self._begin(now_us, delivered)
         if self.state is State.GROWING:
-            self._grown(rate, saturated, full, now_us)
+            self._grown(rate, saturated, full, rtt_us, now_us)
         elif self.state is State.SHRINKING:
             self._shrunk(rate, saturated, now_us)
         else:
             self._settled(rate, saturated, full, now_us)
 
-    def _grown(self, rate: int, saturated: bool, full: bool, now_us: int) -> None:
+    def _grown(self, rate: int, saturated: bool, full: bool, rtt_us: int, now_us: int) -> None:
         """Previous states: settled, growing. Next: growing, settled."""
         legs, rate_before = self._before
+        faster = 100 * rate >= FASTER_PERCENT * rate_before
         if not saturated:
             self._settle(self.legs, rate, "they are not all busy", now_us)
-        elif 100 * rate < FASTER_PERCENT * rate_before:
+        elif full:
+            self._settle(self.legs if faster else legs, rate, f"{_spell(rate)} fill the road", now_us)
+        elif not faster and 100 * rate >= SLOWER_PERCENT * rate_before and rtt_us < LONG_US:
             why = f"{self.legs} brought {_spell(rate)}, {legs} had brought {_spell(rate_before)}"
             self._settle(legs, rate_before, why, now_us)
             self._grow_us = now_us + PROBE_US
-        elif full:
-            self._settle(self.legs, rate, f"{_spell(rate)} fill the road", now_us)
         elif self.legs >= self.legs_max:
             self._settle(self.legs, rate, "the most there may be", now_us)
-        else:
+        else:  # also when more brought much less: then the road has changed
             self._grow(rate)
 
     def _grow(self, rate: int) -> None:
