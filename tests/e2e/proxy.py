@@ -58,6 +58,7 @@ class Link:
         self.stopped = [False, False]
         self.discard = [False, False]
         self.next_s = 0.0
+        self.moved_s = time.monotonic()  # when a byte came last, from either end
         self.gone = False
 
     def events(self, end: int, now: float) -> int:
@@ -147,8 +148,11 @@ class Proxy:
         self.plan: Callable[[int], Fault | None] = lambda number: None
         self.pace: Callable[[int], Pace] = lambda number: Pace()
         self.faults = 0  # that have happened
+        self.forget_s = float("inf")  # who was idle for so long is deaf from then on: a NAT that forgets
+        self.forgotten = 0
+        self.accepted = 0
+        self.down = False  # nothing moves and nobody is accepted; what was sent meanwhile comes afterwards
         self.links: list[Link] = []
-        self._count = 0
         self._selector = selectors.DefaultSelector()
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._bell, self._ringer = os.pipe()
@@ -205,6 +209,24 @@ class Proxy:
         """How many connections there are."""
         return int(self.call(lambda: sum(not link.gone for link in self.links)))
 
+    def cut(self) -> None:
+        """Take everything down, without a word to anybody: for those outside, packets vanish."""
+
+        def cut() -> None:
+            self.down = True
+            self._selector.unregister(self._server)
+
+        self.call(cut)
+
+    def mend(self) -> None:
+        """Up again. What waited goes on, as with the repeated packets of TCP."""
+
+        def mend() -> None:
+            self.down = False
+            self._selector.register(self._server, selectors.EVENT_READ)
+
+        self.call(mend)
+
     # ---- the thread -----------------------------------------------------------------------------
     def _run(self) -> None:
         try:
@@ -233,7 +255,7 @@ class Proxy:
             self.links.remove(link)
 
     def _watch(self, link: Link, end: int, now: float) -> None:
-        sock, events = link.ends[end], link.events(end, now)
+        sock, events = link.ends[end], 0 if self.down else link.events(end, now)
         known = self._selector.get_map().get(sock)
         if known is None and events:
             self._selector.register(sock, events, link)
@@ -250,7 +272,7 @@ class Proxy:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
             sock.close()
             return
-        number, self._count = self._count, self._count + 1
+        number, self.accepted = self.accepted, self.accepted + 1
         for each in (sock, other):
             each.setblocking(False)
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -259,9 +281,14 @@ class Proxy:
     def _serve(self, link: Link) -> None:
         if link.gone:
             return
-        before = link.fault
+        before, now = link.fault, time.monotonic()
+        if now - link.moved_s >= self.forget_s:  # it is remembered by what passes, and by nothing else
+            self.forgotten += 1
+            link.suffer(Fault("deaf"))
+            return
+        link.moved_s = now
         try:
-            self._pass(link, time.monotonic())
+            self._pass(link, now)
         except OSError:  # one end was reset: so is the other
             link.close(reset=True)
         if before is not None and link.fault is None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import itertools
 import os
@@ -169,8 +170,7 @@ class _Race:
     async def run(self, which: int, source: Any, interface: str | None, lasts_us: int) -> socket.socket | None:
         """Try this target as well; the first connection there is within DIAL_AGAIN_US. DialError: there is no hope."""
         if which not in self._hopeless:
-            family, kind, protocol, _, target = self._targets[which]
-            connecting = _connect(socket.socket(family, kind, protocol), target, source, interface, lasts_us)
+            connecting = _connect(self._targets[which], source, interface, lasts_us)
             self._tries[asyncio.create_task(connecting)] = which
         if not self._tries:
             return None
@@ -181,7 +181,9 @@ class _Race:
                 del self._tries[each]
                 return each.result()
             which = self._tries.pop(each)
-            if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+            if not isinstance(error, OSError):
+                raise error
+            if not isinstance(error, TimeoutError):
                 self._hopeless.add(which)
                 self.reason = why(error)
                 self.refused |= isinstance(error, ConnectionRefusedError)
@@ -198,12 +200,14 @@ class _Race:
                 result.close()
 
 
-async def _connect(
-    sock: socket.socket, target: Any, source: Any, interface: str | None, lasts_us: int
-) -> socket.socket:
+async def _connect(found: Any, source: Any, interface: str | None, lasts_us: int) -> socket.socket:
+    family, kind, protocol, _, target = found
+    sock = socket.socket(family, kind, protocol)
     try:
         sock.setblocking(False)
         if interface is not None:
+            if not hasattr(socket, "SO_BINDTODEVICE"):
+                raise OSError(errno.ENOTSUP, "this system cannot bind to an interface")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + bytes(1))
         if source is not None:
             sock.bind(source)

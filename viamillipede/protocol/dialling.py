@@ -2,7 +2,7 @@
 
 Leg i is at home at address i modulo the number of addresses. The first leg of an address is its
 scout. An address is *alive* while a leg to it is up that nobody doubts. To one that is not, the scout
-alone is dialled, beside the leg that may still come back; to one that is, all that is wanted, but at
+alone is dialled, beside the leg that may still come back; to one that is, all that are missing, but at
 most SETUPS_MAX connections are being set up at a time. Before the first contact every address gets
 one round of DIAL_FIRST legs. With a fixed number of legs, those whose home is dead dial the most
 preferred address that is alive; they go home when it is back.
@@ -68,20 +68,20 @@ class Dialling:
     def _missing(self, rank: int, legs: Mapping[int, Leg], scout_only: bool) -> int | None:
         step = len(self.targets)
         for leg in range(rank, step if scout_only else rank + step * self.targets[rank], step):
-            if self._is_missing(leg, legs):
+            if self._is_missing(leg, legs, beside=scout_only):
                 return leg
         return None
 
-    def _is_missing(self, leg: int, legs: Mapping[int, Leg]) -> bool:
-        return leg not in self.under_way and (leg not in legs or legs[leg].doubted)
+    def _is_missing(self, leg: int, legs: Mapping[int, Leg], beside: bool) -> bool:
+        return leg not in self.under_way and (leg not in legs or (beside and legs[leg].doubted))
 
     def _displaced(self, alive: Sequence[bool], legs: Mapping[int, Leg]) -> int | None:
         """A leg, no scout, whose home does not answer."""
         step = len(self.targets)
         for home, state in enumerate(self.book.states):
-            if not alive[home] and state.failures:
+            if not alive[home] and (state.failures or state.worked):
                 for leg in range(home + step, home + step * self.targets[home], step):
-                    if self._is_missing(leg, legs):
+                    if self._is_missing(leg, legs, beside=False):
                         return leg
         return None
 

@@ -7,14 +7,16 @@ of a stream and the stall behind one slow leg. A frame that is very late is hedg
 is more to send: the window would be full of what waits for it before long.
 """
 
-from collections.abc import Collection, Mapping
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 
-from viamillipede.config import COPIES_MAX, LATE_US_MIN, MS_US, S_US
+from viamillipede.config import COPIES_MAX, KIB, LATE_US_MIN, MS_US, S_US
 from viamillipede.protocol.send_window import Frame, SendWindow
 from viamillipede.protocol.tx_leg import TxLeg
 
 MARGIN_US = 20 * MS_US  # what is gained must be more than acknowledgements and timers blur
 VERY_LATE_US = 1 * S_US
+MIDDLING_BYTES = 64 * KIB
 CANDIDATES_MAX = 16  # of the oldest frames, while the window is what limits; all of them at the end
 
 
@@ -25,14 +27,13 @@ def pick(
 
     since_us: rx has been waiting for frames since then; what it did not read before was not late.
     """
-    if not idle:
-        return None
-    for number, frame in enumerate(window.unarrived()):
+    offers = _rank(legs, idle, now_us)
+    for number, frame in enumerate(window.unarrived() if offers else ()):
         if number >= CANDIDATES_MAX and not window.end_cut:
             return None
         if now_us - max(frame.sent_us, since_us) < LATE_US_MIN:
             continue
-        leg = _better(frame, legs, idle, since_us, now_us)
+        leg = _better(frame, legs, offers, since_us, now_us)
         if leg is not None:
             return leg, frame
     return None
@@ -42,21 +43,29 @@ def pick_very_late(
     window: SendWindow, legs: Mapping[int, TxLeg], idle: Collection[int], since_us: int, now_us: int
 ) -> tuple[int, Frame] | None:
     """The same for a frame that is hedged before anything new is sent."""
-    for number, frame in enumerate(window.unarrived()):
-        if number >= CANDIDATES_MAX or now_us - max(frame.sent_us, since_us) < VERY_LATE_US:
-            return None  # what follows is younger, but for copies
-        leg = _better(frame, legs, idle, since_us, now_us)
+    offers: list[int] = []
+    for frame in itertools.islice(window.unarrived(), CANDIDATES_MAX):
+        if now_us - max(frame.first_us, since_us) < VERY_LATE_US:
+            return None  # so is what follows
+        if now_us - frame.sent_us < VERY_LATE_US:
+            continue  # its latest copy is younger
+        offers = offers or _rank(legs, idle, now_us)
+        leg = _better(frame, legs, offers, since_us, now_us)
         if leg is not None:
             return leg, frame
     return None
 
 
-def _better(frame: Frame, legs: Mapping[int, TxLeg], idle: Collection[int], since_us: int, now_us: int) -> int | None:
-    """The idle leg that would bring the frame clearly sooner than those that carry it."""
-    others = [leg for leg in idle if leg not in frame.legs]
-    if frame.queued or len(frame.legs) >= COPIES_MAX or not others:
+def _rank(legs: Mapping[int, TxLeg], idle: Collection[int], now_us: int) -> list[int]:
+    """The idle legs, those first that would bring a frame of middling length soonest."""
+    return sorted(idle, key=lambda leg: legs[leg].offer_us(MIDDLING_BYTES, now_us))
+
+
+def _better(frame: Frame, legs: Mapping[int, TxLeg], offers: Sequence[int], since_us: int, now_us: int) -> int | None:
+    """The first of the idle legs that would bring the frame clearly sooner than those that carry it."""
+    best = next((leg for leg in offers if leg not in frame.legs), None)
+    if frame.queued or len(frame.legs) >= COPIES_MAX or best is None:
         return None
     remaining_us = min(legs[leg].remaining_us(frame.seq, since_us, now_us) for leg in frame.legs)
-    best = min(others, key=lambda leg: legs[leg].offer_us(frame.length))
-    offer_us = legs[best].offer_us(frame.length)
+    offer_us = legs[best].offer_us(frame.length, now_us)
     return best if remaining_us > offer_us + offer_us // 2 + MARGIN_US else None

@@ -26,7 +26,19 @@ from viamillipede.protocol.wire import Ack, Kind, encode_header
 class Frame:
     """One numbered slice of the stream, on its way. `legs`: who carries a copy now."""
 
-    __slots__ = ("arrived", "header", "kind", "legs", "length", "offset", "queued", "sends", "sent_us", "seq")
+    __slots__ = (
+        "arrived",
+        "first_us",
+        "header",
+        "kind",
+        "legs",
+        "length",
+        "offset",
+        "queued",
+        "sends",
+        "sent_us",
+        "seq",
+    )
 
     def __init__(self, kind: Kind, seq: int, offset: int, length: int, payload_hash: int) -> None:
         self.kind, self.seq, self.offset, self.length = kind, seq, offset, length
@@ -34,6 +46,7 @@ class Frame:
         self.legs: set[int] = set()
         self.arrived = self.queued = False
         self.sends = 0
+        self.first_us = 0  # when the first copy was given to a leg
         self.sent_us = 0  # when the latest copy was given to a leg
 
     def __repr__(self) -> str:
@@ -157,6 +170,8 @@ class SendWindow:
         if frame.sends:
             self.retransmitted_frames += 1
             self.retransmitted_bytes += frame.length
+        else:
+            frame.first_us = now_us
         frame.sends += 1
         frame.sent_us = now_us
 

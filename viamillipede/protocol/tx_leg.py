@@ -137,8 +137,10 @@ class TxLeg:
         done_us = max(start_us + left_us, max(given.given_us, since_us) + self.latency_us)
         return abs(done_us - now_us)
 
-    def offer_us(self, length: int) -> int:
+    def offer_us(self, length: int, now_us: int) -> int:
         """How long a frame of `length` bytes would take if it were given to the leg now."""
-        if not self.rate:
+        if not self.given_bytes:
             return UNKNOWN_US
-        return self.latency_us + (self.backlog_bytes() + length) * S_US // self.rate
+        # Without a frame that was timed: what the next host has taken so far, which is no less than rx has.
+        rate = self.rate or self.acked_bytes * S_US // max(1, now_us - self.since_us)
+        return self.latency_us + (self.backlog_bytes() + length) * S_US // max(1, rate)
