@@ -33,7 +33,7 @@ def pick(
             return None
         if now_us - max(frame.sent_us, since_us) < LATE_US_MIN:
             continue
-        leg = _better(frame, legs, offers, since_us, now_us)
+        leg = _better(window, frame, legs, offers, since_us, now_us)
         if leg is not None:
             return leg, frame
     return None
@@ -50,7 +50,7 @@ def pick_very_late(
         if now_us - frame.sent_us < VERY_LATE_US:
             continue  # its latest copy is younger
         offers = offers or _rank(legs, idle, now_us)
-        leg = _better(frame, legs, offers, since_us, now_us)
+        leg = _better(window, frame, legs, offers, since_us, now_us)
         if leg is not None:
             return leg, frame
     return None
@@ -61,11 +61,15 @@ def _rank(legs: Mapping[int, TxLeg], idle: Collection[int], now_us: int) -> list
     return sorted(idle, key=lambda leg: legs[leg].offer_us(MIDDLING_BYTES, now_us))
 
 
-def _better(frame: Frame, legs: Mapping[int, TxLeg], offers: Sequence[int], since_us: int, now_us: int) -> int | None:
+def _better(
+    window: SendWindow, frame: Frame, legs: Mapping[int, TxLeg], offers: Sequence[int], since_us: int, now_us: int
+) -> int | None:
     """The first of the idle legs that would bring the frame clearly sooner than those that carry it."""
     best = next((leg for leg in offers if leg not in frame.legs), None)
     if frame.queued or len(frame.legs) >= COPIES_MAX or best is None:
         return None
+    if frame is window.oldest() and all(legs[leg].overdue(frame.seq, since_us, now_us) for leg in frame.legs):
+        return best  # everything behind it waits
     remaining_us = min(legs[leg].remaining_us(frame.seq, since_us, now_us) for leg in frame.legs)
     offer_us = legs[best].offer_us(frame.length, now_us)
     return best if remaining_us > offer_us + offer_us // 2 + MARGIN_US else None

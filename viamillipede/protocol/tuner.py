@@ -1,6 +1,6 @@
 """How many legs an address gets when the user leaves it to us: more while that makes it faster.
 
-An address starts with LEGS_START legs. While all of them are busy (the network is what limits, not the
+An address starts with a few legs. While all of them are busy (the network is what limits, not the
 source or rx's output) and their round trips show no queue (the network's, too, has nothing left to
 carry when one stands), the number is doubled, round by round; when a round was not faster than the
 one before, the number before is taken and kept. On a long road without a queue legs are slow because
@@ -20,9 +20,10 @@ legs must be dialled, accepted and out of slow start by then.
 
 from enum import Enum
 
-from viamillipede.config import MIB, MS_US, S_US, THREADS_AUTO_MAX
+from viamillipede.config import MIB, MS_US, S_US, THREADS_AUTO_MAX, THREADS_MAX
 
-LEGS_START = 8
+LEGS_START = 8  # of all addresses ...
+LEGS_START_MIN = 4  # ... but of each at least
 ROUND_US_MIN = 400 * MS_US
 ROUND_US_MAX = 2 * S_US
 ROUND_TRIPS = 3
@@ -47,11 +48,11 @@ class State(Enum):
 
 
 class Tuner:
-    """One address. `legs` is how many it is to have, `why` says why in a few words."""
+    """One address of so many. `legs` is how many it is to have, `why` says why in a few words."""
 
-    def __init__(self, legs_max: int, now_us: int) -> None:
-        self.legs_max = min(legs_max, THREADS_AUTO_MAX)
-        self.legs = min(LEGS_START, self.legs_max)
+    def __init__(self, addresses: int, now_us: int) -> None:
+        self.legs_max = max(1, min(THREADS_AUTO_MAX, THREADS_MAX // addresses))
+        self.legs = min(max(LEGS_START_MIN, LEGS_START // addresses), self.legs_max)
         self.state = State.GROWING
         self.why = "at the start"
         self._before = (0, 0)  # legs and rate in the round before

@@ -132,10 +132,19 @@ class TxLeg:
         given = self._pipe.get(seq)
         if given is None or not self.rate:
             return now_us - max(since_us, given.given_us if given else self.drained_us)
-        start_us = max(self.drained_us, since_us)
+        return abs(self._done_us(given, since_us) - now_us)
+
+    def overdue(self, seq: int, since_us: int, now_us: int) -> bool:
+        """Whether the copy of a frame has taken twice as long as it should have; see `remaining_us`."""
+        given = self._pipe.get(seq)
+        if given is None or not self.rate:
+            return False
+        return now_us - max(given.given_us, since_us) > 2 * (self._done_us(given, since_us) - given.given_us)
+
+    def _done_us(self, given: _Given, since_us: int) -> int:
+        """When a copy should have arrived."""
         left_us = (given.end - self.drained_bytes) * S_US // self.rate
-        done_us = max(start_us + left_us, max(given.given_us, since_us) + self.latency_us)
-        return abs(done_us - now_us)
+        return max(max(self.drained_us, since_us) + left_us, max(given.given_us, since_us) + self.latency_us)
 
     def offer_us(self, length: int, now_us: int) -> int:
         """How long a frame of `length` bytes would take if it were given to the leg now."""
