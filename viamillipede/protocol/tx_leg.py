@@ -35,7 +35,8 @@ class TxLeg:
     """One leg that rx has accepted. Times in microseconds, rate in bytes per second."""
 
     __slots__ = (
-        "_pipe", "acked_bytes", "busy", "bytes_sent", "decoder", "doubted", "drained_bytes", "drained_us",
+        "_acked_before", "_full_us", "_pipe", "acked_bytes", "busy", "bytes_sent", "decoder", "doubted",
+        "drained_bytes", "drained_us",
         "given_bytes", "heard_us", "latency_us", "leg", "progress_us", "rank", "rate", "retiring", "retransmitted",
         "rtt_us", "rtt_us_min", "said_us", "since_us", "unacked_bytes", "useful",
     )  # fmt: skip
@@ -53,13 +54,15 @@ class TxLeg:
         self.rtt_us = self.rtt_us_min = 0  # as the kernel last told; 0: unknown
         self.given_bytes = self.drained_bytes = 0
         self.latency_us = 0  # the shortest time from given to arrived, which creeps up when it is not met again
+        self._acked_before = self._full_us = 0  # when there was nothing in the pipe last
         self._pipe: dict[int, _Given] = {}  # seq -> what is on its way, oldest first
 
     # ---- what it carries ------------------------------------------------------------------------
     def give(self, frame: Frame, now_us: int) -> None:
         """The frame goes into the pipe."""
         if not self._pipe:
-            self.drained_us = now_us
+            self.drained_us = self._full_us = now_us
+            self._acked_before = self.acked_bytes
         self.given_bytes += HEADER_BYTES + frame.length
         self._pipe.pop(frame.seq, None)  # rx asked for it again
         self._pipe[frame.seq] = _Given(frame, self.given_bytes, now_us, self.drained_bytes, self.drained_us)
@@ -103,6 +106,11 @@ class TxLeg:
                     break
                 del self._pipe[seq]
                 self.drained_bytes, self.drained_us = given.end, now_us
+                self.rate = self._rate_or_guess(now_us)
+
+    def _rate_or_guess(self, now_us: int) -> int:
+        """Without a frame that was timed: what the next host has taken since there was something to take."""
+        return self.rate or (self.acked_bytes - self._acked_before) * S_US // max(1, now_us - self._full_us)
 
     # ---- what can be expected of it -------------------------------------------------------------
     def backlog_bytes(self) -> int:
@@ -130,26 +138,27 @@ class TxLeg:
         dead one, looks worse all the time.
         """
         given = self._pipe.get(seq)
-        if given is None or not self.rate:
+        rate = self._rate_or_guess(now_us)
+        if given is None or not rate:
             return now_us - max(since_us, given.given_us if given else self.drained_us)
-        return abs(self._done_us(given, since_us) - now_us)
+        return abs(self._done_us(given, rate, since_us) - now_us)
 
     def overdue(self, seq: int, since_us: int, now_us: int) -> bool:
         """Whether the copy of a frame has taken twice as long as it should have; see `remaining_us`."""
         given = self._pipe.get(seq)
         if given is None or not self.rate:
             return False
-        return now_us - max(given.given_us, since_us) > 2 * (self._done_us(given, since_us) - given.given_us)
+        begin_us = max(given.given_us, since_us)
+        return now_us - begin_us > 2 * (self._done_us(given, self.rate, since_us) - begin_us)
 
-    def _done_us(self, given: _Given, since_us: int) -> int:
+    def _done_us(self, given: _Given, rate: int, since_us: int) -> int:
         """When a copy should have arrived."""
-        left_us = (given.end - self.drained_bytes) * S_US // self.rate
+        left_us = (given.end - self.drained_bytes) * S_US // rate
         return max(max(self.drained_us, since_us) + left_us, max(given.given_us, since_us) + self.latency_us)
 
     def offer_us(self, length: int, now_us: int) -> int:
         """How long a frame of `length` bytes would take if it were given to the leg now."""
-        if not self.given_bytes:
+        if not self.rate and not self._pipe:
             return UNKNOWN_US
-        # Without a frame that was timed: what the next host has taken so far, which is no less than rx has.
-        rate = self.rate or self.acked_bytes * S_US // max(1, now_us - self.since_us)
+        rate = self._rate_or_guess(now_us)
         return self.latency_us + (self.backlog_bytes() + length) * S_US // max(1, rate)
