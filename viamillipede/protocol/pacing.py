@@ -25,7 +25,8 @@ class Pacer:
     def spend(self, count: int, now_us: int) -> None:
         """`count` bytes go now."""
         if self.limit_bytes:
-            self._paid_us = max(self._paid_us, now_us - BURST_US) + count * S_US // self.limit_bytes
+            cost_us = -(-count * S_US // self.limit_bytes)  # rounded up: the limit is a bound
+            self._paid_us = max(self._paid_us, now_us - BURST_US) + cost_us
 
     def frame_bytes(self, frame_bytes: int) -> int:
         """The size of a frame that would be `frame_bytes` without a limit."""

@@ -12,10 +12,12 @@ address has a virtual time, the bytes it was given over its weight).
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from viamillipede.config import MIB, Address
+from viamillipede.config import MIB, WEIGHT_MAX, Address
 from viamillipede.protocol.pacing import Pacer
 
 BEHIND_BYTES_MAX = 4 * MIB  # what an address that could take nothing was not given is forgotten, but for this
+
+VIRTUAL_SCALE = WEIGHT_MAX * 1000  # small frames and large weights would be rounded to the same
 
 
 class Path:
@@ -25,7 +27,7 @@ class Path:
         self.weight = address.weight
         self.pacer = Pacer(address.limit_bytes)
         self.idle: list[int] = []
-        self.virtual = 0  # bytes given per weight
+        self.virtual = 0  # bytes given per weight, times VIRTUAL_SCALE
 
 
 class Scheduler:
@@ -85,7 +87,8 @@ class Scheduler:
         if path.weight:
             group = next(group for group in self._groups if rank in group)
             most = max(self.paths[each].virtual for each in group)
-            path.virtual = max(path.virtual, most - BEHIND_BYTES_MAX // path.weight) + count // path.weight
+            least = most - BEHIND_BYTES_MAX * VIRTUAL_SCALE // path.weight
+            path.virtual = max(path.virtual, least) + count * VIRTUAL_SCALE // path.weight
 
     def frame_bytes(self, rank: int, frame_bytes: int) -> int:
         """How long a frame for the address may be that would be `frame_bytes` long without limits."""

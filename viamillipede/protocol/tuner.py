@@ -34,9 +34,11 @@ BUSY_PERCENT = 50  # of a round: all legs were busy
 FASTER_PERCENT = 104  # of the rate before is faster
 AS_FAST_PERCENT = 97
 SLOWER_PERCENT = 88  # than it was when it settled: the legs have met losses, or the road has changed
+UP_PERCENT = 75  # of the legs that are wanted have to be up after a round, or no more can be had
 SHRINK_US = 5 * S_US  # after that time with one number half of it is tried
 PROBE_US = 60 * S_US  # what was in vain is not tried again before this
 IDLE_US = 5 * S_US
+FORGETS = 32  # the best rate of a settled address is forgotten by this part of it each round: rounds are not equal
 
 
 class State(Enum):
@@ -57,7 +59,7 @@ class Tuner:
         self.why = "at the start"
         self._before = (0, 0)  # legs and rate in the round before
         self._rate = 0  # with which it settled
-        self._slow_rounds = 0
+        self._slow_rounds = self._resume_legs = 0
         self._since_us = self._useful_us = now_us
         self._shrink_us = self._grow_us = 0  # not before
         self._round_us = ROUND_US_MIN
@@ -71,11 +73,11 @@ class Tuner:
         self._mark = delivered
         self._ticks = self._busy_ticks = self._queue_ticks = 0
 
-    def on_tick(self, delivered: int, busy: bool, rtt_us: int, queue_us: int, now_us: int) -> None:
+    def on_tick(self, delivered: int, up: int, busy: bool, rtt_us: int, queue_us: int, now_us: int) -> None:
         """To be called every TICK_US while the address has legs.
 
-        delivered: bytes brought so far. busy: all legs are, though there is more to send and rx takes it.
-        rtt_us: the legs' round trip, of which queue_us are spent in queues; 0 when unknown.
+        delivered: bytes brought so far. up: how many legs there are. busy: all of them are, though there is more
+        to send and rx takes it. rtt_us: the legs' round trip, of which queue_us are spent in queues; 0 when unknown.
         """
         if not self._began_us:
             self._begin(now_us, delivered)
@@ -94,7 +96,10 @@ class Tuner:
         full = 100 * self._queue_ticks >= BUSY_PERCENT * self._ticks
         self._round_us = min(max(ROUND_US_MIN, ROUND_TRIPS * rtt_us), ROUND_US_MAX)
         self._begin(now_us, delivered)
-        if self.state is State.GROWING:
+        if 100 * up < UP_PERCENT * self.legs and self.state is State.GROWING:
+            self._settle(max(up, 1), rate, f"of {self.legs} only {up} came up", now_us)
+            self._grow_us = now_us + PROBE_US
+        elif self.state is State.GROWING:
             self._grown(rate, saturated, full, rtt_us, now_us)
         elif self.state is State.SHRINKING:
             self._shrunk(rate, saturated, now_us)
@@ -109,13 +114,15 @@ class Tuner:
             self._settle(self.legs, rate, "they are not all busy", now_us)
         elif full:
             self._settle(self.legs if faster else legs, rate, f"{_spell(rate)} fill the road", now_us)
-        elif not faster and 100 * rate >= SLOWER_PERCENT * rate_before and rtt_us < LONG_US:
+            if not faster:
+                self._grow_us = now_us + PROBE_US
+        elif not faster and rtt_us < LONG_US:
             why = f"{self.legs} brought {_spell(rate)}, {legs} had brought {_spell(rate_before)}"
             self._settle(legs, rate_before, why, now_us)
             self._grow_us = now_us + PROBE_US
         elif self.legs >= self.legs_max:
             self._settle(self.legs, rate, "the most there may be", now_us)
-        else:  # also when more brought much less: then the road has changed
+        else:
             self._grow(rate)
 
     def _grow(self, rate: int) -> None:
@@ -132,11 +139,15 @@ class Tuner:
         if not saturated:
             self._slow_rounds = 0
             if now_us - self._useful_us >= IDLE_US and self.legs > 1:
+                self._resume_legs = self.legs
                 self._settle(1, 0, "nothing to carry", now_us)
+            return
+        if not self._rate and self._resume_legs:
+            self._settle(self._resume_legs, rate, "as many as before the pause", now_us)
             return
         self._slow_rounds = self._slow_rounds + 1 if 100 * rate < SLOWER_PERCENT * self._rate else 0
         may_grow = now_us >= self._grow_us or self._slow_rounds >= 2 or not self._rate
-        self._rate = max(self._rate, rate)
+        self._rate = max(self._rate - self._rate // FORGETS, rate)
         if may_grow and not full and self.legs < self.legs_max:
             self._grow(rate)
         elif self.legs > 1 and now_us >= max(self._since_us + SHRINK_US, self._shrink_us):
@@ -150,6 +161,9 @@ class Tuner:
         legs, rate_before = self._before
         if saturated and 100 * rate >= AS_FAST_PERCENT * rate_before:
             self._settle(self.legs, rate, f"as fast as {legs}", now_us)
+            self._grow_us = now_us + PROBE_US
+        elif not saturated:
+            self._settle(legs, rate_before, "they are not all busy", now_us)
         else:
             why = f"{self.legs} brought only {_spell(rate)}, {legs} had brought {_spell(rate_before)}"
             self._shrink_us = now_us + PROBE_US
