@@ -13,7 +13,7 @@ from typing import NoReturn
 from benchlib import THREADS_DEFAULT
 from viamillipede.config import THREADS_MAX
 
-from . import contenders, pipeline, report
+from . import contenders, pipeline, report, wan
 from .contenders import BenchError, Contender, Shape, ours
 from .pipeline import Run, Source
 from .rounds import MIB, Job, Measurement, interleave, random_file, whole_bytes, zeros
@@ -31,7 +31,7 @@ Moves the same bytes over loopback through viamillipede and through every other 
 installed, in turn, and compares them: GB/s (1e9 bytes), CPU seconds per GB and peak memory of each side.
 Without a section it runs three: throughput at several numbers of legs, {report.MANY_LEGS} legs against
 {report.FEW_LEGS}, and the start. On 2 cores that takes about 10 minutes; --quick takes one.
-Leave the machine alone meanwhile."""
+Leave the machine alone meanwhile. `scripts/bench wan --help`: over emulated links instead of loopback."""
 
 EPILOG = """\
 contenders: viamillipede-LEGS and viamillipede-LEGS-checksum; the peers nc, socat and mbuffer, the latter
@@ -188,7 +188,7 @@ def _guarded() -> int:
         return 1
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        return main(sys.argv[1:])
+        return wan.main(sys.argv[2:]) if sys.argv[1:2] == ["wan"] else main(sys.argv[1:])
     except KeyboardInterrupt:
         _say("bench: interrupted, nothing was written")
         return 130
