@@ -17,8 +17,8 @@ import xxhash
 from viamillipede import config
 from viamillipede.aio import rx_leg, tx
 from viamillipede.errors import FrameError
-from viamillipede.protocol import tx_session, wire
-from viamillipede.protocol.wire import Ack, Answer, Greeting, Kind, Verdict, Waiting
+from viamillipede.protocol import hedging, tx_leg, tx_session, wire
+from viamillipede.protocol.wire import Ack, Answer, Call, Greeting, Kind, Opening, Verdict, Waiting
 
 PAGE = Path(__file__).parent.parent / "man" / "viamillipede.7"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -89,6 +89,7 @@ def number(value: int, size: int) -> bytes:
     ("title", "parts", "total"),
     [
         ("Greeting", (wire._GREETING, wire._HASH), wire.GREETING_BYTES),
+        ("Call", (wire._CALL, wire._HASH), wire.CALL_BYTES),
         ("Answer", (wire._ANSWER, wire._HASH), wire.ANSWER_BYTES),
         ("Header", (wire._HEADER, wire._HASH), wire.HEADER_BYTES),
         ("Acknowledgement", (wire._ACK, wire._RANGE), wire._ACK.size + wire._RANGE.size),
@@ -112,6 +113,7 @@ def test_fields_of_a_greeting() -> None:
     assert fields_of(data, "Greeting") == {
         "magic": wire.MAGIC,
         "version": number(wire.VERSION, 1),
+        "opening": number(Opening.GREETING, 1),
         "features": number(1, 2),
         "session": session,
         "receiver": b"receiver",
@@ -121,6 +123,27 @@ def test_fields_of_a_greeting() -> None:
         "frame": number(0x99887, 8),
         "hash": number(xxhash.xxh3_64_intdigest(data[:-HASH_BYTES], seed=0), HASH_BYTES),
     }
+
+
+def test_fields_of_a_call() -> None:
+    data = Call(b"receiver", 0x01020304, 0x11121314, 0x21222324, b"mill").encode()
+    assert fields_of(data, "Call") == {
+        "magic": wire.MAGIC,
+        "version": number(wire.VERSION, 1),
+        "opening": number(Opening.CALL, 1),
+        "receiver": b"receiver",
+        "leg": number(0x01020304, 4),
+        "rank": number(0x11121314, 4),
+        "ranks": number(0x21222324, 4),
+        "checkphrase": b"mill",
+        "hash": number(xxhash.xxh3_64_intdigest(data[:-HASH_BYTES], seed=0), HASH_BYTES),
+    }
+
+
+@pytest.mark.parametrize(("title", "opening"), [("Greeting", Opening.GREETING), ("Call", Opening.CALL)])
+def test_openings(title: str, opening: Opening) -> None:
+    meaning = {row[2]: row[3] for row in rows(title, "offset", "bytes", "field", "meaning")}
+    assert meaning["opening"] == str(opening.value)
 
 
 def test_fields_of_an_answer() -> None:
@@ -161,7 +184,9 @@ def test_fields_of_an_acknowledgement() -> None:
     }
 
 
-@pytest.mark.parametrize(("title", "magic"), [("Greeting", wire.MAGIC), ("Header", wire.HEADER_MAGIC)])
+@pytest.mark.parametrize(
+    ("title", "magic"), [("Greeting", wire.MAGIC), ("Call", wire.MAGIC), ("Header", wire.HEADER_MAGIC)]
+)
 def test_magic_and_version(title: str, magic: bytes) -> None:
     meaning = {row[2]: row[3] for row in rows(title, "offset", "bytes", "field", "meaning")}
     assert meaning["magic"] == f"the characters {magic.decode()}: {magic.hex(' ')}"
@@ -185,6 +210,7 @@ def test_lengths_of_kinds(kind: Kind) -> None:
         "1 to FRAME_BYTES_MAX": {1, 2, config.FRAME_BYTES_MAX},
         "0 to REASON_BYTES_MAX": {0, 1, config.REASON_BYTES_MAX},
         "16 + 16 n, to 4112": {16, 32, 4112},
+        "2 ranks": {2, 4, 16, 32, 2 * config.RANKS_MAX},
     }[stated]
     impossible = {0, 1, 15, 17, 4113, 4128, config.REASON_BYTES_MAX + 1, config.FRAME_BYTES_MAX + 1}
     if stated.startswith("1 to"):
@@ -214,7 +240,7 @@ def test_features_and_waiting() -> None:
 
 def constants() -> dict[str, int]:
     """Every number that the page may name, by its name in the program."""
-    modules = (wire, tx_session, rx_leg, tx, config)
+    modules = (wire, tx_session, tx_leg, hedging, rx_leg, tx, config)
     return {
         name: value
         for module in modules
@@ -258,6 +284,18 @@ def test_example_of_an_answer() -> None:
     answer = Answer(Verdict.ACCEPTED, wire.FEATURE_CHECKSUM, bytes(range(0xA0, 0xA8)), 32 << 20)
     assert example("answer") == answer.encode()
     assert wire.decode_answer_untrusted(example("answer")) == answer
+
+
+def test_example_of_a_call() -> None:
+    call = Call(bytes(range(0xA0, 0xA8)), 3, 1, 2, b"mill")
+    assert example("call") == call.encode()
+    assert wire.decode_call_untrusted(example("call")) == call
+
+
+def test_example_of_a_wish_for_legs() -> None:
+    assert example("LEGS") == wire.encode_legs(1, True, [4, 4])
+    ((_, payload),) = wire.ControlDecoder(wire.FROM_TX).feed_untrusted(example("LEGS"))
+    assert wire.decode_legs_untrusted(payload) == [4, 4]
 
 
 def test_examples_of_messages() -> None:

@@ -47,13 +47,13 @@ class UsageError(Failure):
 
 
 class NoContact(Failure):
-    """The address cannot be bound, or no address of the receiver could be reached in time."""
+    """The address cannot be bound, or the other side could not be reached in time."""
 
     exit_status = Exit.NO_CONTACT
 
 
 class SessionRefused(Failure):
-    """The receiver refused us for good: another checkphrase or another version."""
+    """The other side refused us for good: another checkphrase, another version, or the role that we have."""
 
     exit_status = Exit.REFUSED
 

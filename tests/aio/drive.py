@@ -277,15 +277,16 @@ async def _finish(program: Program, task: "asyncio.Task[None]") -> None:
 
 
 @contextlib.asynccontextmanager
-async def receiving(fd: int, **words: Any) -> AsyncIterator[tuple[Receiver, "asyncio.Task[None]", int]]:
-    """A receiver that writes to `fd`: the program, its task, its port."""
-    program = Receiver(RxConfig(**({"verbose": 0, "bind": HOST} | words)))  # type: ignore[arg-type]
+async def receiving(fd: int, *ports: int, **words: Any) -> AsyncIterator[tuple[Receiver, "asyncio.Task[None]", int]]:
+    """A receiver that writes to `fd`, and dials these ports, if any: the program, its task, its own port or 0."""
+    addresses = tuple(Address(HOST, port) for port in ports)
+    program = Receiver(RxConfig(**({"verbose": 0, "bind": HOST, "addresses": addresses} | words)))  # type: ignore[arg-type]
     try:
         with open_sink(fd, program.on_output_open, program.on_output_gone) as sink:
             program.use(sink)
             task = asyncio.create_task(program.run())
             try:
-                yield program, task, program.listeners[0].getsockname()[1]
+                yield program, task, program.listener.port if program.listener else 0
             finally:
                 await _finish(program, task)
     finally:
@@ -294,16 +295,19 @@ async def receiving(fd: int, **words: Any) -> AsyncIterator[tuple[Receiver, "asy
 
 @contextlib.asynccontextmanager
 async def transmitting(fd: int, *ports: int, **words: Any) -> AsyncIterator[tuple[Transmitter, "asyncio.Task[None]"]]:
-    """A transmitter that reads `fd` and dials these ports: the program and its task."""
+    """A transmitter that reads `fd` and dials these ports, or listens if there is none: the program and its task."""
     addresses = tuple(Address(HOST, port) for port in ports)
     config = TxConfig(**({"verbose": 0, "threads": 1, "addresses": addresses} | words))  # type: ignore[arg-type]
     program = Transmitter(config)
-    with open_source(fd, program.on_input_ready) as program.source:
-        task = asyncio.create_task(program.run())
-        try:
-            yield program, task
-        finally:
-            await _finish(program, task)
+    try:
+        with open_source(fd, program.on_input_ready) as program.source:
+            task = asyncio.create_task(program.run())
+            try:
+                yield program, task
+            finally:
+                await _finish(program, task)
+    finally:
+        program.stop()
 
 
 async def transfer(content: bytes, rx_words: dict[str, Any], **words: Any) -> tuple[bytes, Receiver, Transmitter]:

@@ -56,13 +56,13 @@ async def test_the_meter_shows_the_last_seconds_only(monkeypatch: pytest.MonkeyP
 
 async def test_what_keeps_the_first_contact_waiting(capfd: pytest.CaptureFixture[str]) -> None:
     for verbose in (1, 2):
-        news = report.ContactNews(Log("tx", verbose), 60 * S_US)
+        news = report.ContactNews(Log("tx", verbose), 60 * S_US, "receiver")
         for seconds, failures in ((0, []), (1, ["a: b"]), (1, ["a: b"]), (2, ["a: b"]), (3, ["a: b"]), (4, ["c: d"])):
             news.tell(failures, seconds * S_US)
         told = [line.removeprefix("viamillipede tx: ") for line in capfd.readouterr().err.splitlines()]
         changes = ["no receiver yet: a: b", "no receiver yet: c: d"] if verbose == 2 else []
         assert told == [*changes[:1], "waiting up to 60 s for a receiver: a: b", *changes[1:]]
-    report.ContactNews(Log("tx", 1), 60 * S_US).tell([], 2 * S_US)
+    report.ContactNews(Log("tx", 1), 60 * S_US, "receiver").tell([], 2 * S_US)
     assert capfd.readouterr().err.endswith(": waiting up to 60 s for a receiver: no answer so far\n")
 
 
@@ -133,7 +133,8 @@ async def test_chaos_and_dead_addresses_are_in_the_closing_line_of_tx(pipe: Pipe
 
 async def test_what_happened_is_in_the_closing_line_of_rx(pipe: Pipe) -> None:
     async with receiving(pipe.write_fd, checksum=True) as (program, _, _):
-        program.strangers = 1
+        assert program.listener is not None
+        program.listener.strangers = 1
         program.session.reassembly.corrupted = 2
         told = report.closing_rx(program, "incomplete")
         assert told.startswith("incomplete, ") and told.endswith(", 2 corrupted, 1 connection refused")
@@ -142,9 +143,14 @@ async def test_what_happened_is_in_the_closing_line_of_rx(pipe: Pipe) -> None:
 # Dumps ------------------------------------------------------------------------------------------------------
 
 
+def parts(dump: str) -> list[str]:
+    """The lines of a dump, without those about addresses."""
+    return [line for line in dump.splitlines() if not line.startswith("  address ")]
+
+
 def shape(dump: str, legs: int) -> str:
     """Check what every dump has; what it says the stream is waiting for."""
-    lines = dump.splitlines()
+    lines = parts(dump)
     assert dump.endswith("\n") and len(lines) == 5 + legs
     assert re.match(rf"viamillipede [rt]x: pid {os.getpid()} at \d\d:\d\d:\d\d, .* in .*, now .*/s$", lines[0])
     assert re.match(r"  process: \d+\.\d s user, \d+\.\d s system, [0-9.]+ MiB resident, \d+ descriptors$", lines[3])
@@ -157,12 +163,13 @@ def shape(dump: str, legs: int) -> str:
 async def test_tx_waits_for_the_first_contact(pipe: Pipe) -> None:
     with nonblocking_server() as server:
         async with transmitting(pipe.read_fd, server.getsockname()[1], threads=2) as (program, _):
+            await until(lambda: len(program.connections) == 2)
             waits = shape(program.dump(), 2)
             assert waits.startswith("the first contact, for 2.")
-            assert all("  down  " in line for line in program.dump().splitlines()[5:])
+            assert all("  down  " in line for line in parts(program.dump())[5:])
             program.session.book.states[0].failure = "no answer"
-            assert program.dump().splitlines()[3].startswith("  not reached: 127.0.0.1:")
-            assert program.dump().splitlines()[3].endswith(": no answer")
+            assert parts(program.dump())[3].startswith("  not reached: 127.0.0.1:")
+            assert parts(program.dump())[3].endswith(": no answer")
 
 
 async def test_tx_says_what_it_waits_for(pipe: Pipe) -> None:
@@ -175,7 +182,7 @@ async def test_tx_says_what_it_waits_for(pipe: Pipe) -> None:
                 os.write(pipe.write_fd, b"x")
                 await peer.hear(Kind.DATA)
                 assert shape(program.dump(), 1) == "network: frame 0 on leg 0"
-                leg = program.dump().splitlines()[5]
+                leg = parts(program.dump())[5]
                 assert re.match(rf" +0  127\.0\.0\.1:{server.getsockname()[1]} +idle +1 +41 B ", leg)
                 program.session.rx_waits_output = True
                 assert shape(program.dump(), 1) == "output (of the receiver)"
@@ -193,6 +200,29 @@ async def test_tx_waits_for_the_last_word(pipe: Pipe) -> None:
                 await peer.say(all_arrived(1, 0))
                 await until(lambda: program.session.window.oldest() is None)
                 assert shape(program.dump(), 1) == "the receiver's word"
+
+
+async def test_tx_shows_what_each_address_has_carried_and_how_each_leg_is(pipe: Pipe) -> None:
+    with nonblocking_server() as server, nonblocking_server() as silent:
+        ports = server.getsockname()[1], silent.getsockname()[1]
+        async with transmitting(pipe.read_fd, *ports, threads=2) as (program, _):
+            peer, _ = await accept_leg(server)
+            with peer.sock:
+                os.write(pipe.write_fd, b"x")
+                await peer.hear(Kind.DATA)
+                await until(lambda: program.session.legs and not program.session.legs[0].busy)
+                addresses = [line for line in program.dump().splitlines() if line.startswith("  address ")]
+                assert addresses == [
+                    f"  address 127.0.0.1:{ports[0]}: 41 B sent, 1 of 1 leg up",
+                    f"  address 127.0.0.1:{ports[1]}: 0 B sent, 0 of 1 leg up",
+                ]
+                assert report.closing_tx(program, "incomplete").endswith(
+                    f"; sent to 127.0.0.1:{ports[0]} 41 B, 127.0.0.1:{ports[1]} 0 B"
+                )
+                leg = program.session.legs[0]
+                for name, word in [("busy", "busy"), ("retiring", "ends"), ("doubted", "mute")]:
+                    setattr(leg, name, True)
+                    assert parts(program.dump())[5].split()[:3] == ["0", f"127.0.0.1:{ports[0]}", word]
 
 
 async def test_rx_says_what_it_waits_for(pipe: Pipe) -> None:

@@ -210,7 +210,7 @@ async def test_a_leg_that_comes_while_rx_is_leaving_is_told_as_well(pipe: Pipe) 
     async with begun(pipe) as (program, task, peer):
         os.kill(os.getpid(), signal.SIGINT)
         await told(peer)
-        async with leg_to(program.listeners[0].getsockname()[1], 1) as late:
+        async with leg_to(program.listener.port, 1) as late:
             assert await told(late) == "interrupted"
         peer.sock.close()
         with pytest.raises(Interrupted):
@@ -265,7 +265,7 @@ async def test_done_is_said_again_to_a_tx_that_comes_back(pipe: Pipe) -> None:
         await peer.hear(Kind.DONE)
         peer.sock.close()
         await until(lambda: not program.connections)
-        async with leg_to(program.listeners[0].getsockname()[1], 1) as late:
+        async with leg_to(program.listener.port, 1) as late:
             await finish(late, task, 5)
 
 

@@ -1,6 +1,5 @@
-"""One accepted connection at rx: its greeting in any pieces, what it is told, how it is lost."""
+"""One leg's connection at rx: what it is told, how it is lost."""
 
-import asyncio
 import contextlib
 import os
 import socket
@@ -9,75 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.aio.drive import Peer, Pipe, data, end, greeting, leg_to, receiving, take, turns, until
-from viamillipede.aio import rx_leg as module
+from tests.aio.drive import Peer, Pipe, data, end, leg_to, receiving, take, until
 from viamillipede.aio.clock import now_us
-from viamillipede.aio.rx_leg import PENDING_BYTES_MAX, RxConnection, hear_greeting
+from viamillipede.aio.rx_leg import PENDING_BYTES_MAX, RxConnection
 from viamillipede.aio.sockets import close_with_reset
-from viamillipede.config import BROKEN_US, KIB, MIB, MS_US
-from viamillipede.errors import FrameError
-from viamillipede.protocol.wire import GREETING_BYTES, VERSION, Kind, decode_greeting_untrusted, encode_control
-
-
-async def hear(pair: Any, said: bytes, step: int = 1000, shut: bool = True) -> Any:
-    """What `hear_greeting` makes of these bytes, sent in steps."""
-    task = asyncio.create_task(hear_greeting(pair[0]))
-    for start in range(0, len(said), step):
-        pair[1].send(said[start : start + step])
-        await asyncio.sleep(0)
-    if shut:
-        pair[1].shutdown(socket.SHUT_WR)
-    return await task
-
-
-@pytest.mark.parametrize("step", [1, 7, 1000])
-async def test_a_greeting_in_pieces(pair: Any, step: int) -> None:
-    assert await hear(pair, greeting(5), step, shut=False) == decode_greeting_untrusted(greeting(5))
-
-
-async def test_nothing_behind_the_greeting_is_taken(pair: Any) -> None:
-    await hear(pair, greeting() + b"next")
-    assert pair[0].recv(10) == b"next"
-
-
-@pytest.mark.parametrize(
-    ("said", "reason"),
-    [
-        (b"", "closed before it greeted"),
-        (greeting()[:1], "closed in its greeting"),
-        (greeting()[: GREETING_BYTES - 1], "closed in its greeting"),
-        (b"G", "not viamillipede"),
-        (b"vmlP", "not viamillipede"),
-        (greeting()[:-1] + b"\0", "damaged greeting"),
-        (bytes([*b"vmlp", VERSION + 1]), f"version {VERSION + 1} of the protocol, we {VERSION}"),
-        (bytes([*b"vmlp", 0]), f"version 0 of the protocol, we {VERSION}"),
-        (greeting(session=bytes(16)), "values that cannot be"),
-    ],
-)
-@pytest.mark.parametrize("step", [1, 1000])
-async def test_a_greeting_that_is_none(pair: Any, said: bytes, reason: str, step: int) -> None:
-    with pytest.raises(FrameError, match=reason):
-        await hear(pair, said, step)
-
-
-async def test_noise_is_refused_without_waiting_for_more(pair: Any) -> None:
-    with pytest.raises(FrameError, match="not viamillipede"):
-        await hear(pair, b"GET", shut=False)
-
-
-async def test_a_greeting_that_does_not_come(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "GREETING_US", 20 * MS_US)
-    with pytest.raises(TimeoutError):
-        await hear(pair, greeting()[:-1], shut=False)
-
-
-async def test_a_connection_that_breaks_while_greeting(pair: Any) -> None:
-    task = asyncio.create_task(hear_greeting(pair[0]))
-    await turns(1)
-    close_with_reset(pair[1])
-    with pytest.raises(ConnectionResetError):
-        await task
-
+from viamillipede.config import BROKEN_US, KIB, MIB
+from viamillipede.protocol.wire import Kind, encode_control
 
 # Up ---------------------------------------------------------------------------------------------------------
 

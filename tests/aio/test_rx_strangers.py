@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.aio.drive import Pipe, begun, connect, data, end, finish, greeting, leg_to, receiving, take, turns, until
-from viamillipede.aio import rx as module
-from viamillipede.aio import rx_leg
+from viamillipede.aio import handshake
+from viamillipede.aio import listener as module
 from viamillipede.config import LEGS_MAX, MS_US
 from viamillipede.protocol.wire import ANSWER_BYTES, VERSION, Kind, Verdict, decode_answer_untrusted
 
@@ -35,7 +35,7 @@ async def test_a_stranger_is_refused_and_disturbs_nothing(
     greets, verdict, reason = STRANGERS[kind]
     async with begun(pipe, verbose=1) as (program, task, peer):
         for count in (1, 2):
-            stranger = await connect(program.listeners[0].getsockname()[1])
+            stranger = await connect(program.listener.port)
             with stranger.sock:
                 await stranger.say(greets)
                 if verdict is None:
@@ -56,9 +56,9 @@ async def test_a_stranger_is_refused_and_disturbs_nothing(
 
 
 async def test_a_greeting_that_never_ends(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rx_leg, "GREETING_US", 50 * MS_US)
+    monkeypatch.setattr(handshake, "GREETING_US", 50 * MS_US)
     async with begun(pipe) as (program, _, _):
-        stranger = await connect(program.listeners[0].getsockname()[1])
+        stranger = await connect(program.listener.port)
         with stranger.sock:
             await stranger.say(greeting()[:10])
             assert await stranger.end() == b""
@@ -69,11 +69,11 @@ async def test_strangers_are_bounded_and_the_oldest_goes(pipe: Pipe, monkeypatch
     monkeypatch.setattr(module, "STRANGERS_MAX", 100)
     async with begun(pipe) as (program, task, peer):
         with contextlib.ExitStack() as stack:
-            port, most = program.listeners[0].getsockname()[1], 0
+            port, most = program.listener.port, 0
             for count in range(1, 501):
                 stack.enter_context((await connect(port)).sock)
-                await until(lambda: len(program._ungreeted) + program.strangers == count)  # noqa: B023
-                most = max(most, len(program._ungreeted))
+                await until(lambda: len(program.listener._ungreeted) + program.strangers == count)  # noqa: B023
+                most = max(most, len(program.listener._ungreeted))
             assert most == 100 and program.strangers == 400
             await peer.say(end(1, 5))
             await finish(peer, task, 5)
@@ -83,11 +83,11 @@ async def test_a_crowd_in_one_turn_is_bounded_too(pipe: Pipe, monkeypatch: pytes
     monkeypatch.setattr(module, "STRANGERS_MAX", 100)
     async with begun(pipe) as (program, task, peer):
         with contextlib.ExitStack() as stack:
-            address = program.listeners[0].getsockname()
+            address = program.listener.sockets[0].getsockname()
             for _ in range(500):  # blocking: the loop sees them all at once
                 stack.enter_context(socket.create_connection(address))
-            await until(lambda: len(program._ungreeted) + program.strangers == 500)
-            assert len(program._ungreeted) == 100
+            await until(lambda: len(program.listener._ungreeted) + program.strangers == 500)
+            assert len(program.listener._ungreeted) == 100
             await peer.say(end(1, 5))
             await finish(peer, task, 5)
 
@@ -114,7 +114,8 @@ class ExhaustedOnce:
 async def test_without_descriptors_it_accepts_a_second_later(pipe: Pipe, capfd: pytest.CaptureFixture[str]) -> None:
     async with receiving(pipe.write_fd, verbose=1) as (program, _, port):
         await turns()
-        program._accept(ExhaustedOnce(program.listeners[0]))  # type: ignore[arg-type]
+        assert program.listener is not None
+        program.listener._accept(ExhaustedOnce(program.listener.sockets[0]))  # type: ignore[arg-type]
         assert "cannot accept a connection: Too many open files" in capfd.readouterr().err
         async with leg_to(port) as peer:
             await peer.hear(Kind.ACK)

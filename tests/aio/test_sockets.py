@@ -1,4 +1,4 @@
-"""Listening, dialling, and what a leg's socket is asked and told, over loopback."""
+"""Listening, and what a leg's socket is asked and told, over loopback."""
 
 import asyncio
 import contextlib
@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 
 from tests.aio.drive import until
-from viamillipede.aio import sockets
 from viamillipede.aio.sockets import (
     NOTSENT_BYTES_MIN,
-    DialError,
+    check_congestion,
     close_with_reset,
-    dial,
     limit_unsent,
     listen,
     prepare_rx,
@@ -25,8 +23,8 @@ from viamillipede.aio.sockets import (
     unacked_bytes,
     why,
 )
-from viamillipede.config import USER_TIMEOUT_US, Address
-from viamillipede.errors import NoContact
+from viamillipede.config import USER_TIMEOUT_US
+from viamillipede.errors import NoContact, UsageError
 
 V4, V6 = "127.0.0.1", "::1"
 UNREACHED = "192.0.2.1"  # TEST-NET-1: nobody has it
@@ -62,14 +60,6 @@ def answers(host: str, port: int) -> bool:
     except ConnectionRefusedError:
         return False
     return True
-
-
-@contextlib.contextmanager
-def nobody(host: str = V4) -> Iterator[int]:
-    """A port that refuses, and that nobody else can get meanwhile."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
-        sock.bind((host, 0))
-        yield sock.getsockname()[1]
 
 
 # Listening --------------------------------------------------------------------------------------------------
@@ -135,115 +125,6 @@ def test_an_address_that_cannot_be_bound_is_said_so(bind: str, reason: str) -> N
         listen(bind, 0)
 
 
-# Dialling ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("host", [V4, pytest.param(V6, marks=ipv6), "localhost"])
-async def test_a_connection_comes_about(host: str) -> None:
-    with listening(None) as port:
-        with await dial(Address(host, port), None) as sock:
-            assert sock.getpeername()[1] == port and not sock.getblocking()
-
-
-async def test_the_source_address_is_ours_to_choose() -> None:
-    with listening(V4) as port:
-        with await dial(Address(V4, port), "127.0.0.3") as sock:
-            assert sock.getsockname()[0] == "127.0.0.3"
-
-
-async def test_a_refusal_is_told_apart() -> None:
-    with nobody() as port, pytest.raises(DialError, match=r"^Connection refused$") as caught:
-        await dial(Address(V4, port), None)
-    assert caught.value.refused
-
-
-@pytest.mark.parametrize("host", ["no.such.host.invalid", "a..b", "a" * 70])
-async def test_a_name_that_does_not_resolve_is_no_refusal(host: str) -> None:
-    with pytest.raises(DialError, match=r"^cannot resolve: ") as caught:
-        await dial(Address(host, 1), None)
-    assert not caught.value.refused
-
-
-async def test_a_source_address_that_is_not_ours_is_no_refusal() -> None:
-    with listening(V4) as port, pytest.raises(DialError, match="Cannot assign requested address") as caught:
-        await dial(Address(V4, port), UNREACHED)
-    assert not caught.value.refused
-
-
-async def test_an_address_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sockets, "CONNECT_US", 20_000)
-    with socket.socket() as full:
-        full.bind((V4, 0))
-        full.listen(0)
-        with socket.create_connection(full.getsockname()):  # the queue of those who wait has room for one
-            with pytest.raises(DialError, match=r"^no answer$") as caught:
-                await dial(Address(V4, full.getsockname()[1]), None)
-    assert not caught.value.refused
-
-
-def found(*targets: tuple[Any, ...]) -> Any:
-    """What a resolver would find."""
-    return [(socket.AF_INET6 if len(t) == 4 else socket.AF_INET, socket.SOCK_STREAM, 6, "", t) for t in targets]
-
-
-async def test_the_next_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    with nobody() as closed, listening(V4) as port:
-        answer = found((V4, closed), (V4, port))
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
-        with await dial(Address("name", port), None) as sock:
-            assert sock.getpeername() == (V4, port)
-
-
-def fail_sockets(monkeypatch: pytest.MonkeyPatch, family: int, error: OSError) -> None:
-    """No socket of this family can be made."""
-
-    class Failing(socket.socket):
-        def __init__(self, wanted: int = -1, *rest: Any, **words: Any) -> None:
-            if wanted == family:
-                raise error
-            super().__init__(wanted, *rest, **words)
-
-    monkeypatch.setattr(socket, "socket", Failing)
-
-
-async def test_a_family_that_the_kernel_does_not_have_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    with listening(V4) as port, monkeypatch.context() as patched:
-        answer = found((V6, port, 0, 0), (V4, port))
-        patched.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
-        fail_sockets(patched, socket.AF_INET6, OSError(97, "Address family not supported by protocol"))
-        with await dial(Address("name", port), None) as sock:
-            assert sock.getpeername() == (V4, port)
-
-
-async def test_one_refusal_among_several_failures_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    with nobody() as closed, monkeypatch.context() as patched:
-        answer = found((V4, closed), (V6, closed, 0, 0))
-        patched.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
-        fail_sockets(patched, socket.AF_INET6, OSError(97, "Address family not supported by protocol"))
-        with pytest.raises(DialError, match="Address family not supported") as caught:
-            await dial(Address("name", closed), None)
-    assert caught.value.refused
-
-
-async def test_no_descriptor_left_is_an_attempt_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patched, pytest.raises(DialError, match=r"^Too many open files$") as caught:
-        fail_sockets(patched, socket.AF_INET, OSError(24, "Too many open files"))
-        await dial(Address(V4, 1), None)
-    assert not caught.value.refused
-
-
-async def test_who_is_cancelled_while_dialling_leaves_no_socket() -> None:
-    with socket.socket() as full:
-        full.bind((V4, 0))
-        full.listen(0)
-        with socket.create_connection(full.getsockname()):
-            task = asyncio.create_task(dial(Address(V4, full.getsockname()[1]), None))
-            await asyncio.sleep(0.02)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-
-
 # A leg's socket ---------------------------------------------------------------------------------------------
 
 
@@ -251,9 +132,9 @@ async def test_who_is_cancelled_while_dialling_leaves_no_socket() -> None:
     ("frame_bytes", "notsent_bytes"), [(1, NOTSENT_BYTES_MIN), (2 * NOTSENT_BYTES_MIN, 2 * NOTSENT_BYTES_MIN)]
 )
 def test_options_of_a_leg(pair: Any, frame_bytes: int, notsent_bytes: int) -> None:
-    prepare_tx(pair[0])
+    prepare_tx(pair[0], "")
     limit_unsent(pair[0], frame_bytes)
-    prepare_rx(pair[1])
+    prepare_rx(pair[1], "")
     assert all(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for sock in pair)
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
         assert pair[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == notsent_bytes
@@ -261,6 +142,24 @@ def test_options_of_a_leg(pair: Any, frame_bytes: int, notsent_bytes: int) -> No
         assert pair[1].getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == USER_TIMEOUT_US // 1000
         assert pair[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0  # a reader that pauses may
     assert pair[1].getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_CONGESTION"), reason="the system does not let it be chosen")
+def test_the_congestion_control_of_a_leg_is_ours_to_choose(pair: Any) -> None:
+    check_congestion("reno")  # every Linux has it
+    prepare_tx(pair[0], "reno")
+    prepare_rx(pair[1], "reno")
+    for sock in pair:
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(bytes(1)) == b"reno"
+
+
+def test_a_congestion_control_that_cannot_be_used_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_congestion("")
+    with pytest.raises(UsageError, match=r"^congestion: 'nosuch' cannot be used, "):
+        check_congestion("nosuch")
+    monkeypatch.delattr(socket, "TCP_CONGESTION", raising=False)
+    with pytest.raises(UsageError, match=r"does not let it be chosen|not supported"):
+        check_congestion("reno")
 
 
 async def test_what_the_other_host_has_not_acknowledged_is_counted(pair: Any) -> None:
@@ -281,17 +180,18 @@ async def test_what_the_other_host_has_not_acknowledged_is_counted(pair: Any) ->
 async def test_the_round_trip_over_loopback_is_short_but_known(pair: Any) -> None:
     pair[0].send(b"x")
     await until(lambda: unacked_bytes(pair[0]) == 0)
-    assert 0 < rtt_us(pair[0]) < 1_000_000
+    smoothed_us, shortest_us = rtt_us(pair[0])
+    assert 0 < shortest_us <= 2 * smoothed_us < 1_000_000
 
 
 def test_a_kernel_that_tells_less_is_no_error(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Short:
         def getsockopt(self, *_: int) -> bytes:
-            return bytes(71)
+            return bytes(151)
 
-    assert rtt_us(Short()) == 0  # type: ignore[arg-type]
+    assert rtt_us(Short()) == (0, 0)  # type: ignore[arg-type]
     monkeypatch.delattr(socket, "TCP_INFO", raising=False)
-    assert rtt_us(pair[0]) == 0
+    assert rtt_us(pair[0]) == (0, 0)
 
 
 async def test_a_reset_reaches_the_peer_and_throws_away_the_rest(pair: Any) -> None:

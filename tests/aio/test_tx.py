@@ -33,6 +33,7 @@ from viamillipede.errors import (
     RemoteFailed,
     SessionRefused,
 )
+from viamillipede.protocol.tx_leg import HOARD_FRAMES
 from viamillipede.protocol.wire import (
     FEATURE_CHECKSUM,
     Answer,
@@ -119,29 +120,56 @@ async def test_what_was_not_acknowledged_goes_again_over_the_next_leg(pipe: Pipe
         assert program.session.window.retransmitted_frames >= 1
 
 
-async def test_memory_is_bounded_while_nothing_is_acknowledged(pipe: Pipe) -> None:
-    async with begun(pipe, window_bytes=256 * KIB, frame_bytes=16 * KIB) as (program, task, peer, _):
+class Flood:
+    """Input without end, as far as the pipe takes it."""
+
+    def __init__(self, pipe: Pipe) -> None:
         os.set_blocking(pipe.write_fd, False)
-        received = sent = 0
+        self._fd, self.sent = pipe.write_fd, 0
 
-        def give() -> None:
-            nonlocal sent
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    sent += os.write(pipe.write_fd, bytes(64 * KIB))
+    def give(self) -> None:
+        """Until the pipe is full."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.sent += os.write(self._fd, bytes(64 * KIB))
 
+    def stopped(self) -> bool:
+        """Whether nobody takes anything any more."""
+        self.give()
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._fd, b"x")
+            return False
+        return True
+
+
+async def test_memory_is_bounded_while_nothing_is_written(pipe: Pipe) -> None:
+    async with begun(pipe, window_bytes=256 * KIB, frame_bytes=16 * KIB) as (program, task, peer, _):
+        flood, received = Flood(pipe), 0
         await peer.say(all_arrived(0, 0, Waiting.OUTPUT))
-        give()
+        flood.give()
         while received < 256 * KIB:
-            _, payload = await peer.message()
+            header, payload = await peer.message()
             received += len(payload)
-            give()
+            await peer.say(all_arrived(header.seq + 1, 0, Waiting.OUTPUT))
+            flood.give()
         await turns(10)
         assert received == 256 * KIB == program.session.window.head  # back-pressure reaches the source
-        with pytest.raises(BlockingIOError):
-            give()
-            os.write(pipe.write_fd, b"x")
-        assert not task.done()
+        assert flood.stopped() and not task.done()
+
+
+async def test_a_host_that_takes_everything_and_passes_nothing_on_gets_a_few_frames(pipe: Pipe) -> None:
+    async with begun(pipe, window_bytes=4 * MIB, frame_bytes=16 * KIB) as (_, task, peer, _):
+        flood, received = Flood(pipe), 0
+        await peer.say(all_arrived(0, 0))
+        with contextlib.suppress(TimeoutError):
+            while received < 64:
+                flood.give()
+                async with asyncio.timeout(1):  # the kernel is asked a few times meanwhile
+                    await peer.message()
+                received += 1
+        assert HOARD_FRAMES < received < 32 and not task.done()  # of 256 in the window
+        await peer.say(all_arrived(received, received * 16 * KIB))
+        assert (await peer.message())[0].seq == received
 
 
 async def test_an_input_that_has_nothing_is_not_asked_again(pipe: Pipe) -> None:

@@ -23,7 +23,7 @@ from tests.aio.drive import (
     turns,
     until,
 )
-from viamillipede.aio import tx_leg as module
+from viamillipede.aio import handshake
 from viamillipede.aio.sockets import close_with_reset
 from viamillipede.config import KIB, MIB, MS_US, Address
 from viamillipede.protocol.chaos import KINDS
@@ -113,7 +113,7 @@ async def test_a_reset_instead_of_an_answer(pipe: Pipe) -> None:
 
 
 async def test_no_answer_at_all(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "GREETING_US", 30 * MS_US)
+    monkeypatch.setattr(handshake, "GREETING_US", 30 * MS_US)
     async with dialled(pipe) as (program, _, peer, _):
         assert await peer.end() == b""  # tx has closed
         assert "connected, but no answer" in failure(program)
@@ -211,7 +211,7 @@ async def test_a_fault_costs_a_leg_and_not_a_byte(kind: str) -> None:
     if kind == "corrupt":
         assert rx.session.reassembly.corrupted + rx.session.restarts >= 1
     else:
-        assert tx.session.restarts + sum(c.sock is None for c in tx.connections) >= 1
+        assert tx.session.restarts + sum(c.sock is None for c in tx.connections.values()) >= 1
     assert tx.session.window.retransmitted_frames >= 1
 
 

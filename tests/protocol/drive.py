@@ -136,12 +136,16 @@ class Receiver:
 
 
 class Sender:
-    """A TxSession with its legs, whose sockets take everything at once unless told otherwise."""
+    """A TxSession with its legs, whose sockets take everything at once unless told otherwise.
+
+    `hoarding`: the legs whose next host takes what they are given and keeps it; what the others have
+    been given waits in our own kernel.
+    """
 
     def __init__(self, config: TxConfig | None = None, now_us: int = 0) -> None:
-        self.config = config or TxConfig(addresses=HOSTS, window_bytes=64 * KIB, frame_bytes=1 * KIB)
+        self.config = config or TxConfig(addresses=HOSTS, threads=8, window_bytes=64 * KIB, frame_bytes=1 * KIB)
         self.tx = TxSession(self.config, SESSION, now_us)
-        self.taken = 0  # bytes of the input
+        self.hoarding: set[int] = set()
 
     def up(self, leg: int, now_us: int = 0, *, rank: int = 0, window_bytes: int = 64 * MIB, features: int = 0) -> None:
         """rx accepts the leg, and its socket can take a frame."""
@@ -173,6 +177,8 @@ class Sender:
             leg, frame = assignment
             made.append(assignment)
             self.tx.on_progress(leg, len(frame.header) + frame.length, now_us)
+            if self.tx.legs[leg].hoards():
+                self.tx.on_sample(leg, 0 if leg in self.hoarding else self.tx.legs[leg].backlog_bytes(), now_us)
             self.tx.on_idle(leg)
             self.tx.check()
         return made

@@ -5,7 +5,7 @@ import random
 import pytest
 import xxhash
 
-from viamillipede.config import COPIES_MAX, FILL_US, FRAMES_MAX, MIB
+from viamillipede.config import FILL_US, FRAMES_MAX, MIB
 from viamillipede.errors import FrameError
 from viamillipede.protocol.send_window import Frame, SendWindow
 from viamillipede.protocol.wire import FROM_TX, HEADER_BYTES, Ack, Kind, Waiting, decode_header_untrusted
@@ -168,8 +168,7 @@ def test_frames_on_their_way_are_limited_in_number() -> None:
         made.assign(frame, 0, 0)
     assert made.head > made.cut_end and made.fill_deadline_us() is None  # no clock runs for what may not go
     assert made.input_view() is None
-    candidate = made.hedge_candidate()  # as full as any window
-    assert made.room_bytes() and candidate is not None and candidate.seq == 0
+    assert made.room_bytes() and made.exhausted()  # as full as any window
     made.on_input_end()
     assert made.cut(1024, 1 << 50) is None  # not even the end frame
     made.on_ack(ack(2))
@@ -288,39 +287,34 @@ def test_sending_a_frame_twice_on_one_leg_is_a_bug() -> None:
         made.assign(frame, 0, 0)
 
 
-# Hedging ------------------------------------------------------------------------------------------------
+# Questions ----------------------------------------------------------------------------------------------
 
 
-def test_hedging_needs_a_full_window_or_the_end() -> None:
+def test_nothing_new_can_be_sent_when_the_window_is_full_or_the_end_is_cut() -> None:
     made = window()
+    assert not made.exhausted()  # there is only no input
     put(made, bytes(1024))
     send(made, 0)
-    assert made.hedge_candidate() is None
     made.on_input_end()
-    assert made.hedge_candidate() is None  # the end frame comes first
+    assert not made.exhausted()  # the end frame comes first
     send(made, 0)
-    candidate = made.hedge_candidate()
-    assert candidate is not None and candidate.seq == 0
-    assert full().hedge_candidate() is not None
-
-
-def test_the_oldest_frame_is_hedged_up_to_the_limit_of_copies() -> None:
+    assert made.exhausted()
     made = full()
-    made.on_ack(ack(1, 0, ((2, 3),)))
-    for leg in range(1, COPIES_MAX):
-        frame = made.hedge_candidate()
-        assert frame is not None and frame.seq == 1
-        made.assign(frame, leg, 0)
-    assert made.hedge_candidate() is None
-    made.on_ack(ack(3))
-    frame = made.hedge_candidate()
-    assert frame is not None and frame.seq == 3
-    assert repr(frame) == "<Frame 3 DATA 3072+1024 on [0]>"
-    made.on_ack(ack(4))
-    assert made.hedge_candidate() is None and made.oldest() is None
+    assert made.exhausted()
+    made.on_ack(ack(4, 0))
+    assert made.exhausted()  # everything has arrived, but nothing was written
+    made.on_ack(ack(4, 1))
+    assert not made.exhausted()
 
 
-def test_a_queued_frame_is_not_hedged() -> None:
-    made = full()
+def test_what_has_not_arrived_is_told_oldest_first() -> None:
+    made = full(6)
+    assert [frame.seq for frame in made.unarrived()] == [0, 1, 2, 3, 4, 5]
+    made.on_ack(ack(1, 0, ((2, 3), (4, 5))))
+    assert [frame.seq for frame in made.unarrived()] == [1, 3, 5]
     made.on_leg_lost(0)
-    assert made.hedge_candidate() is None
+    assert [frame.seq for frame in made.unarrived()] == [1, 3, 5]  # wherever it is
+    oldest = made.oldest()
+    assert oldest is not None and repr(oldest) == "<Frame 1 DATA 1024+1024 on []>"
+    made.on_ack(ack(6))
+    assert list(made.unarrived()) == [] and made.oldest() is None

@@ -64,17 +64,23 @@ def test_any_history_keeps_the_invariant_and_the_bytes(seed: int) -> None:
     made, data = window(chance.randrange(4, 3000), chance.randrange(1, 900), bool(seed & 1)), chance.randbytes(20_000)
     arrived: set[int] = set()
     delivered: dict[int, Frame] = {}
+    doubted: set[int] = set()
     arrived_next = written = 0
     for step in range(3000):
         now_us = 1000 * step
         put(made, data[made.head : made.head + chance.randrange(1, 500)], now_us) if made.head < len(data) else None
         leg, choice = chance.randrange(4), chance.randrange(10)
-        if choice < 6 and (frame := made.next_lost() or made.cut(chance.randrange(1, 900), now_us)) is not None:
+        length = chance.randrange(1, 900)
+        if choice < 6 and leg not in doubted and (frame := made.next_lost() or made.cut(length, now_us)) is not None:
             made.assign(frame, leg, now_us)
             assert bytes(made.payload(frame)) == data[frame.offset : frame.offset + frame.length]
             delivered[frame.seq] = frame
         elif choice == 6:
-            made.on_leg_lost(leg)
+            (made.on_leg_lost if chance.randrange(2) else made.on_leg_trusted)(leg)
+            doubted.discard(leg)
+        elif choice == 7 and chance.randrange(2):
+            made.on_leg_doubted(leg)
+            doubted.add(leg)
         elif choice == 7 and made.next_seq:
             made.on_resend(chance.randrange(made.next_seq), leg)
         else:

@@ -3,9 +3,10 @@
 import pytest
 
 from tests.protocol.drive import HOSTS, RECEIVER, SESSION, Sender
-from viamillipede.config import KIB, LATE_US_MIN, MIB, S_US, WINDOW_STALL_PERIOD_US, WINDOW_STALL_US, TxConfig
+from viamillipede.config import KIB, MIB, MS_US, S_US, TxConfig
 from viamillipede.errors import FrameError, NoContact, PeerLost, RemoteFailed, SessionRefused
-from viamillipede.protocol.tx_session import FRAME_BYTES_FIRST, FRAME_BYTES_LEAST, TxSession
+from viamillipede.protocol.tx_leg import FRAME_BYTES_LEAST
+from viamillipede.protocol.tx_session import TxSession
 from viamillipede.protocol.wire import (
     FEATURE_CHECKSUM,
     Ack,
@@ -18,9 +19,8 @@ from viamillipede.protocol.wire import (
     encode_reason,
 )
 
-REFUSED = [Verdict.VERSION, Verdict.CHECKPHRASE]
+REFUSED = [Verdict.VERSION, Verdict.CHECKPHRASE, Verdict.ROLE]
 BUSY = [Verdict.BUSY, Verdict.MALFORMED]
-LATE_US = S_US  # what is late before round trips were measured
 
 
 def busy_sender(legs: int = 2) -> Sender:
@@ -36,7 +36,7 @@ def busy_sender(legs: int = 2) -> Sender:
 
 
 def test_the_greeting_says_what_was_configured() -> None:
-    config = TxConfig(addresses=HOSTS, checksum=True, checkphrase=b"abcd", window_bytes=MIB, frame_bytes=MIB)
+    config = TxConfig(addresses=HOSTS, threads=8, checksum=True, checkphrase=b"abcd", window_bytes=MIB, frame_bytes=MIB)
     sender = Sender(config)
     greeting = decode_greeting_untrusted(sender.tx.greeting(5))
     assert (greeting.session, greeting.leg, greeting.receiver) == (SESSION, 5, bytes(8))
@@ -87,7 +87,7 @@ def test_a_receiver_that_was_busy_is_remembered_when_nobody_listens_any_more() -
 
 
 def test_the_first_answer_settles_window_and_checksum() -> None:
-    sender = Sender(TxConfig(addresses=HOSTS, window_bytes=MIB, frame_bytes=64 * KIB))
+    sender = Sender(TxConfig(addresses=HOSTS, threads=8, window_bytes=MIB, frame_bytes=64 * KIB))
     sender.up(0, window_bytes=100 * KIB, features=FEATURE_CHECKSUM)
     assert sender.tx.checksum
     assert (sender.tx.window.window_bytes, sender.tx.window.frame_bytes) == (100 * KIB, 25 * KIB)
@@ -163,7 +163,7 @@ def test_restarts_and_the_most_legs_are_counted() -> None:
 
 
 def test_the_first_address_is_filled_first() -> None:
-    sender = Sender(TxConfig(addresses=HOSTS, window_bytes=64 * KIB, frame_bytes=KIB))
+    sender = Sender(TxConfig(addresses=HOSTS, threads=8, window_bytes=64 * KIB, frame_bytes=KIB))
     for leg, rank in [(1, 1), (0, 0), (2, 0)]:
         sender.up(leg, rank=rank)
     order = []
@@ -197,97 +197,34 @@ def test_what_was_lost_goes_before_what_is_new() -> None:
     assert [frame.seq for _, frame in sender.sent()] == [0, 1, 2, 3]
 
 
-def test_the_frame_follows_the_rate_of_its_leg() -> None:
-    sender = Sender(TxConfig(addresses=HOSTS, window_bytes=8 * MIB, frame_bytes=MIB))
+@pytest.mark.parametrize(("took_us", "length"), [(S_US, FRAME_BYTES_LEAST), (10 * MS_US, 128 * KIB), (10, MIB)])
+def test_the_frame_follows_the_rate_of_its_leg(took_us: int, length: int) -> None:
+    sender = Sender(TxConfig(addresses=HOSTS, threads=8, window_bytes=8 * MIB, frame_bytes=MIB))
     sender.up(0)
-    leg = sender.tx.legs[0]
-    assert leg.frame_bytes() == FRAME_BYTES_FIRST
-    for seconds, expected in [(100, FRAME_BYTES_LEAST), (1, 32 * KIB), (0.01, 4 * MIB)]:
-        leg.rate = 0
-        sender.input(bytes(256 * KIB))
-        now_us = leg.arrival_us
-        ((_, frame),) = sender.sent(now_us)
-        later_us = now_us + int(seconds * S_US)
-        sender.tx.on_timer(later_us)
-        sender.ack(0, frame.seq + 1, frame.offset + frame.length, later_us)
-        assert leg.frame_bytes() == expected, leg.rate
-    fast = leg.rate
-    sender.input(b"x")
-    ((_, frame),) = sender.sent(leg.arrival_us)
-    sender.ack(0, frame.seq + 1, 0, leg.arrival_us + S_US)
-    assert leg.rate == fast  # a source that trickles says nothing about its leg
+    sender.input(bytes(FRAME_BYTES_LEAST))
+    ((_, frame),) = sender.sent()
+    assert frame.length == FRAME_BYTES_LEAST
+    sender.ack(0, 1, FRAME_BYTES_LEAST, took_us)
+    sender.input(bytes(MIB))
+    assert sender.sent(took_us)[0][1].length == sender.tx.frame_bytes(0) == length
 
 
 def test_nothing_is_measured_with_two_copies_or_with_a_blocked_output() -> None:
     sender = busy_sender(2)
-    late_us = LATE_US + 1
-    assert sender.sent(late_us)  # hedged
-    sender.ack(1, 1, 0, late_us + 5)
-    assert sender.tx.rtt.samples == 0
-    sender.ack(1, 2, 0, late_us + 6, Waiting.OUTPUT)
-    sender.ack(1, 3, 0, late_us + 7, Waiting.FRAME)  # it was blocked until now
-    assert sender.tx.rtt.samples == 0
-    sender.ack(1, 4, 0, late_us + 8)
-    assert (sender.tx.rtt.samples, sender.tx.rtt.smoothed_us) == (1, late_us + 8)
-
-
-def test_late_is_learnt_from_round_trips() -> None:
-    sender = Sender()
-    for _ in range(8):
-        assert sender.tx.late_us() == LATE_US
-        sender.tx.rtt.sample(1000)
-    assert sender.tx.late_us() == LATE_US_MIN
-    for _ in range(50):
-        sender.tx.rtt.sample(S_US)
-    assert 2 * S_US <= sender.tx.late_us() < 3 * S_US
+    (leg, frame), *_ = sender.sent(10 * S_US)  # hedged
+    assert (leg, frame.seq) == (1, 0)
+    state, now_us = sender.tx.legs[0], 10 * S_US
+    copied = sum(len(frame.legs) > 1 for frame in sender.tx.window.unarrived())
+    sender.ack(1, copied, 0, now_us + 5)
+    assert (state.rate, sender.tx.legs[1].rate) == (0, 0)
+    sender.ack(1, copied + 1, 0, now_us + 6, Waiting.OUTPUT)
+    sender.ack(1, copied + 2, 0, now_us + 7, Waiting.FRAME)  # it was blocked until now
+    assert state.rate == 0
+    sender.ack(1, copied + 3, 0, now_us + 8)
+    assert state.rate > 0 and state.latency_us == now_us + 8
 
 
 # What rx says -------------------------------------------------------------------------------------------
-
-
-def test_the_window_grows_only_when_it_stalls_idle_legs() -> None:
-    for stalled_us, waiting, grows in [
-        (WINDOW_STALL_US, Waiting.FRAME, True),
-        (WINDOW_STALL_US - 1, Waiting.FRAME, False),
-        (WINDOW_STALL_US, Waiting.OUTPUT, False),
-    ]:
-        sender = Sender(TxConfig(addresses=HOSTS, window_bytes=64 * MIB, frame_bytes=MIB))
-        sender.up(0)
-        sender.fill(7)
-        before = sender.tx.window.limit_bytes
-        for now_us in (7, 8, 9):
-            assert sender.sent(now_us) == []  # an idle leg and a full window
-        sender.ack(0, 1, FRAME_BYTES_FIRST, 7 + stalled_us, waiting)
-        assert sender.tx.window.limit_bytes == (2 if grows else 1) * before
-
-
-def test_stalls_add_up_within_a_period_and_are_forgotten_after_it() -> None:
-    for pause_us, grows in [(WINDOW_STALL_PERIOD_US // 8, True), (WINDOW_STALL_PERIOD_US + 1, False)]:
-        sender = Sender(TxConfig(addresses=HOSTS, window_bytes=64 * MIB, frame_bytes=MIB))
-        sender.up(0)
-        sender.fill(0)
-        before, now_us = sender.tx.window.limit_bytes, 0
-        for written in (1, 2):
-            assert sender.sent(now_us) == []
-            now_us += WINDOW_STALL_US // 2 + 1
-            sender.ack(0, written, written * FRAME_BYTES_FIRST, now_us)
-            now_us += pause_us
-            sender.fill(now_us)
-        assert sender.tx.window.limit_bytes == (2 if grows else 1) * before
-
-
-def test_the_window_does_not_grow_when_every_leg_is_busy() -> None:
-    sender = Sender(TxConfig(addresses=HOSTS, window_bytes=64 * MIB, frame_bytes=MIB))
-    sender.up(0)
-    while sender.tx.window.room_bytes():
-        sender.input(bytes(MIB))
-        assignment = sender.tx.next_assignment(0)
-        assert assignment is not None
-        if sender.tx.window.room_bytes():
-            sender.tx.on_idle(assignment[0])
-    before = sender.tx.window.limit_bytes
-    sender.ack(0, 1, FRAME_BYTES_FIRST, S_US)
-    assert sender.tx.window.limit_bytes == before
 
 
 def test_an_overtaken_acknowledgement_says_nothing_about_what_rx_waits_for() -> None:

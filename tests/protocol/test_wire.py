@@ -194,6 +194,8 @@ def possible(kind: Kind, length: int) -> bool:
         return 0 < length <= 16 << 20
     if kind is Kind.ACK:
         return length in range(16, 16 + 256 * 16 + 1, 16)
+    if kind is Kind.LEGS:
+        return length in range(2, 128 + 1, 2)
     return length <= (512 if kind in (Kind.ABORT, Kind.REFUSAL) else 0)
 
 
@@ -210,7 +212,8 @@ def test_a_header_comes_back_if_its_length_is_possible(kind: Kind, length: int, 
 
 @pytest.mark.parametrize("kind", Kind)
 def test_the_limits_of_each_length(kind: Kind) -> None:
-    for length in (0, 1, 15, 16, 17, 32, 511, 512, 513, CONTROL_BYTES_MAX, CONTROL_BYTES_MAX + 16, 16 << 20):
+    lengths = [0, 1, 2, 3, 15, 16, 17, 32, 127, 128, 129, 511, 512, 513, CONTROL_BYTES_MAX, CONTROL_BYTES_MAX + 16]
+    for length in [*lengths, 16 << 20]:
         for tried in (length, length + 1):
             data = encode_header(kind, tried, 1, 2, 3)
             if possible(kind, tried):
@@ -234,7 +237,7 @@ def test_each_side_takes_the_kinds_of_the_other_side_only() -> None:
         short = signed(struct.pack("!2sBBIQQQ", b"vm", number, 0, 0, 0, 0, 0))
         for allowed in (FROM_TX, FROM_RX):
             if number in allowed:
-                data = fields if number in (Kind.DATA, Kind.ACK) else short
+                data = fields if number in (Kind.DATA, Kind.ACK, Kind.LEGS) else short
                 assert decode_header_untrusted(data, allowed).kind == number
             else:
                 for data in (fields, short):

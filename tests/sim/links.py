@@ -48,7 +48,7 @@ class Stream:
     def send(self, data: memoryview | bytes, may_corrupt: bool) -> int:
         """How many bytes the socket took. Corruption strikes only what the receiver can notice."""
         count = min(len(data), self._send_bytes - len(self._unsent) - self._in_flight)
-        if count <= 0 or self.cut or self.ending:
+        if count <= 0 or self.cut or self.ending or len(self._unsent) >= self._low_water:
             return 0
         taken = bytearray(data[:count])
         if self.corrupt_next and may_corrupt:
@@ -59,6 +59,9 @@ class Stream:
         self._unsent += taken
         self._transmit()
         return count
+
+    def limit_unsent(self, count: int) -> None:
+        """Not here: the link's own limit was drawn."""
 
     def writable(self) -> bool:
         """As poll tells with TCP_NOTSENT_LOWAT."""
@@ -171,6 +174,10 @@ class Connection:
         self.broken = True
         self.forward.reset()
         self.back.reset()
+
+    def round_trip_us(self) -> tuple[int, int]:
+        """The kernel's smoothed and its least round trip; here it does not tell."""
+        return 0, 0
 
     def streams(self) -> tuple[Stream, Stream]:
         """tx -> rx, rx -> tx."""

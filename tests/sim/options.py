@@ -70,6 +70,11 @@ class Options:
     check_every: int
     links: tuple[Link, ...]
 
+    @property
+    def threads(self) -> int:
+        """A leg for each link."""
+        return len(self.links)
+
     def describe(self) -> str:
         """One line per option."""
         lines = [f"  {f.name} = {getattr(self, f.name)}" for f in fields(self) if f.name != "links"]
@@ -91,7 +96,7 @@ def draw(seed: int) -> Options:
         kinds = ("corrupt", "trickle")  # damage to what two legs bring
     checksum = rng.random() < (0.8 if "corrupt" in kinds[:1] else 0.35)
     lingering = kinds in (("stall",), ("trickle",)) and rng.random() < 0.5  # long enough for a bad leg to be noticed
-    return Options(
+    options = Options(
         seed=seed,
         total_bytes=total,
         tx_window=window,
@@ -119,6 +124,7 @@ def draw(seed: int) -> Options:
         check_every=rng.choice((1, 4, 16)),
         links=_draw_links(rng, calm, count, total, frame),
     )
+    return replace(options, addresses=min(options.addresses, count))  # each needs a leg that dials it
 
 
 def _draw_total(rng: random.Random, frame: int) -> int:

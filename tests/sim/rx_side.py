@@ -1,93 +1,36 @@
 """The receiver's shell, as thin as the real one: it steps legs, writes the output, sends what the session says."""
 
-from typing import TYPE_CHECKING
-
-from tests.sim.links import Connection
-from viamillipede.config import GREETING_US, S_US, TICK_US, RxConfig
+from tests.sim.output import Pipe
+from tests.sim.record import Arrived
+from tests.sim.setting import Joined, Sim
+from viamillipede.config import GREETING_US, TICK_US, RxConfig
 from viamillipede.errors import FrameError
 from viamillipede.protocol.reassembly import Plan
 from viamillipede.protocol.rx_session import Action, RxSession
 from viamillipede.protocol.waiting_legs import RxLeg
 from viamillipede.protocol.wire import GREETING_BYTES, Verdict, decode_greeting_untrusted
 
-if TYPE_CHECKING:
-    from tests.sim.world import World
-
 FOREVER_US = 10**12
 BACKLOG_BYTES = 4096  # more than this unsent: an acknowledgement on this leg would be of no use
-
-
-class Pipe:
-    """rx's output and who reads it: slow, fast, or with long pauses. Compares every byte with the source."""
-
-    def __init__(self, world: "World") -> None:
-        self._world, self._reader = world, world.options.reader
-        self.accepted = self._held = 0
-        self._until_pause = self._reader.pause_every
-        self._reading = False
-        self.waiting_for_room = False
-
-    def room(self) -> int:
-        """Bytes that the pipe takes now."""
-        return self._reader.pipe_bytes - self._held
-
-    def drained(self) -> bool:
-        """Whether the reader has taken everything."""
-        return not self._held
-
-    def write(self, data: bytes | memoryview) -> int:
-        """How many bytes the pipe took. Here the stream is held against its source: order, loss, copies."""
-        count = min(len(data), self.room())
-        end = self.accepted + count
-        assert self._world.source[self.accepted : end] == data[:count], f"wrong bytes in {self.accepted}..{end}"
-        self.accepted = end
-        self._held += count
-        self._arm()
-        return count
-
-    def read_meanwhile(self) -> None:
-        """The reader takes something while rx is at work, which is told of it later."""
-        if self._held:
-            self._held -= self._world.rng.randint(1, self._held)
-
-    def _arm(self) -> None:
-        if self._reading or not self._held:
-            return
-        self._reading = True
-        reader = self._reader
-        count = self._world.rng.randint(1, min(self._held, 64 * 1024))
-        delay_us = count * S_US // reader.rate if reader.rate else 1
-        if reader.pause_every:
-            self._until_pause -= count
-            if self._until_pause <= 0:
-                self._until_pause = reader.pause_every
-                delay_us += reader.pause_us
-                self._world.count("reader pauses")
-        self._world.after(delay_us, lambda: self._take(count))
-
-    def _take(self, count: int) -> None:
-        self._reading = False
-        self._held -= min(count, self._held)
-        self._arm()
-        self._world.rx.on_pipe_room()
 
 
 class RxConnection:
     """rx's end of a connection: its greeting so far, its leg, and what waits for room in the socket."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Joined) -> None:
         self.connection = connection
         self.greeting = bytearray()
         self.leg: RxLeg | None = None
         self.backlog = bytearray()
         self.polled = True  # for reading; a leg that waits is not
+        self.wasted = 0  # bytes thrown away so far
         self.waits: tuple[object, int] = (None, 0)  # with which copy, since when
 
 
 class RxSide:
     """Drives an RxSession in virtual time."""
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: Sim) -> None:
         self.world, self.options = world, world.options
         options = world.options
         config = RxConfig(
@@ -95,7 +38,7 @@ class RxSide:
             outage_us=FOREVER_US, regroup_us=FOREVER_US,
         )  # fmt: skip
         self.session = RxSession(config, b"receiver", options.direct, world.now_us)
-        self.pipe = Pipe(world)
+        self.pipe: Pipe  # for the world to lay
         self.connections: dict[int, RxConnection] = {}
         self.stored_bytes = 0
         self._blocked: list[RxConnection] = []  # legs that would move bytes to the output, which is full
@@ -103,10 +46,11 @@ class RxSide:
         self._blocked_us = 0  # when the output was last seen blocked
         self._begun: dict[int, int] = {}  # connection -> the lowest frame that was read aside from it
         self._bringers: dict[int, int] = {}  # frame -> who brought its beginning
+        self._services = 0
         world.after(TICK_US, self._tick)
 
     # ---- connections ----------------------------------------------------------------------------
-    def accept(self, connection: Connection) -> None:
+    def accept(self, connection: Joined) -> None:
         """A connection was made."""
         mine = RxConnection(connection)
         self.connections[connection.key] = mine
@@ -116,9 +60,10 @@ class RxSide:
 
     def _greeting_timeout(self, mine: RxConnection) -> None:
         if mine.leg is None:
-            self._lose(mine, "no greeting", False)
+            self.lose(mine, "no greeting", False)
 
-    def _lose(self, mine: RxConnection, reason: str, closed_by_peer: bool) -> None:
+    def lose(self, mine: RxConnection, reason: str, closed_by_peer: bool) -> None:
+        """The connection is of no more use."""
         if self.connections.pop(mine.connection.key, None) is None:
             return
         self.world.note(f"rx: leg {mine.connection.leg}: {reason}")
@@ -136,7 +81,7 @@ class RxSide:
         old = self.session.superseded(greeting.leg)
         if old is not None:
             self.world.count("superseded")
-            self._lose(self.connections[old.key], "superseded", True)
+            self.lose(self.connections[old.key], "superseded", True)
         mine.backlog += answer.encode()
         mine.leg = self.session.on_leg_up(mine.connection.key, greeting.leg, self.world.now_us)
 
@@ -154,12 +99,12 @@ class RxSide:
             data = forward.receive(GREETING_BYTES - len(mine.greeting))
             if not data:
                 if forward.ended or mine.connection.broken:
-                    self._lose(mine, "closed before its greeting", True)
+                    self.lose(mine, "closed before its greeting", True)
                 return
             try:
                 self._greet(mine, data)
             except FrameError as error:
-                self._lose(mine, str(error), False)
+                self.lose(mine, str(error), False)
                 return
 
     # ---- legs -----------------------------------------------------------------------------------
@@ -182,7 +127,7 @@ class RxSide:
                     self.world.count(
                         "cut in mid-frame" if leg.copy else "cut in mid-header" if leg.got else "cut between"
                     )
-                    self._lose(mine, "closed by tx", True)
+                    self.lose(mine, "closed by tx", True)
                 return
             if self.world.rng.random() < 0.05:
                 self.pipe.read_meanwhile()
@@ -205,13 +150,17 @@ class RxSide:
 
     def _advance(self, mine: RxConnection, leg: RxLeg, count: int) -> bool:
         self._observe(mine, leg, count)
-        had_copy = leg.copy
+        had_copy, record = leg.copy, self.world.record
         try:
             self.session.advance_untrusted(leg, count, self.world.now_us)
         except FrameError as error:
             self.world.count("frame errors at rx")
-            self._lose(mine, str(error), False)
+            self.lose(mine, str(error), False)
             return False
+        if record is not None and had_copy is not None and leg.copy is None:
+            useful = leg.bytes_discarded - mine.wasted < had_copy.header.length or not had_copy.header.length
+            record.arrived.append(Arrived(self.world.now_us, leg.number, had_copy.header.seq, useful))
+            mine.wasted = leg.bytes_discarded
         if had_copy is None and leg.copy is not None:
             seq = leg.copy.header.seq
             if seq < self._begun.get(leg.key, 0) and seq == self.session.reassembly.due_seq:
@@ -275,10 +224,15 @@ class RxSide:
             self._say(self.connections[item[0].key], item[1])
         else:
             raise AssertionError("acknowledgements without end")
-        for mine in list(self.connections.values()):
-            if (mine.leg is not None and mine.leg.outbox) or mine.backlog:
-                self._flush(mine)
-        self._check_waiting()
+        while session.talkers:
+            talker = self.connections.get(session.talkers.pop().key)
+            if talker is not None:
+                self._flush(talker)
+        self._services += 1
+        if session.output_blocked:
+            self._blocked_us = now_us
+        if not self._services % self.options.check_every:
+            self._check_waiting()
         deadline_us = session.deadline_us()
         if deadline_us is not None and deadline_us != self._timer_us:
             self._timer_us = deadline_us
@@ -286,8 +240,6 @@ class RxSide:
 
     def _check_waiting(self) -> None:
         """Whoever waits has a reason to, and not for long while the output starves: nobody was forgotten."""
-        if self.session.output_blocked:
-            self._blocked_us = self.world.now_us
         for mine in self.connections.values():
             if not mine.polled and mine not in self._blocked and mine.leg is not None and mine.leg.copy is not None:
                 plan, count = self.session.reassembly.plan(mine.leg.copy)
@@ -316,7 +268,7 @@ class RxSide:
                 mine.backlog += mine.leg.outbox.popleft()
         while mine.backlog:
             if mine.connection.broken:
-                self._lose(mine, "reset by tx", True)
+                self.lose(mine, "reset by tx", True)
                 return
             count = mine.connection.back.send(bytes(mine.backlog), True)
             if not count:
@@ -328,6 +280,8 @@ class RxSide:
             return
         now_us = self.world.now_us
         self.session.on_timer(now_us)
+        for leg in self.session.silent(now_us):
+            self.lose(self.connections[leg.key], "silent", False)
         legs, message = self.session.heartbeats(now_us)
         for leg in legs:
             if leg.key in self.connections:

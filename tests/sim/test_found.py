@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.sim import road_world
 from tests.sim.__main__ import main
 from tests.sim.world import run_seed
 
@@ -16,6 +17,17 @@ FOUND = {
     1874: "a leg in a black hole was kept, because what others delivered counted as its progress",
 }
 
+FOUND_ON_ROADS = {
+    31: "the tuner took another number for its bound and stayed with one leg for ever",
+    106: "after an outage all waited 7 s for one frame on a leg that TCP had put off: it was not hedged in time",
+}
+
+
+@pytest.mark.parametrize("seed", FOUND_ON_ROADS)
+def test_found_on_roads(seed: int) -> None:
+    """It does not come back."""
+    road_world.run_seed(seed)
+
 
 @pytest.mark.parametrize("seed", FOUND)
 def test_found(seed: int) -> None:
@@ -28,9 +40,16 @@ def test_a_run_is_reproducible() -> None:
     stories: list[list[str]] = [[], []]
     counts = [run_seed(11, story.append) for story in stories]
     assert counts[0] == counts[1] and stories[0] == stories[1] and len(stories[0]) > 20
+    outcomes = [road_world.run_seed(13, story.append) for story in stories]
+    assert outcomes[0] == outcomes[1] and stories[0] == stories[1]
 
 
-@pytest.mark.parametrize("words", [[], ["x"], ["-1"], ["seed"], ["seed", "1", "2"], ["1", "2", "3"], ["1", "seed"]])
+WRONG = (
+    "|x|-1|seed|seed 1 2|1 2 3|1 seed|roads|roads x|roads seed|seed roads 1|--plot|--plot f|--plot f 1|seed 1 --plot"
+)
+
+
+@pytest.mark.parametrize("words", [words.split() for words in WRONG.split("|")])
 def test_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """What cannot be understood is answered with the usage."""
     assert main(words) == 2

@@ -1,88 +1,85 @@
 """The transmitter's shell, as thin as the real one: it dials, reads, sends and asks the session."""
 
-from typing import TYPE_CHECKING
-
-from tests.sim.links import Connection
-from viamillipede.config import BACKOFF_US_MIN, CONNECT_US, GREETING_US, LEG_STUCK_US, TICK_US, Address, TxConfig
+from tests.sim.record import Sent
+from tests.sim.setting import Joined, Sim
+from viamillipede.config import GREETING_US, KIB, TICK_US, Address, TxConfig
 from viamillipede.errors import FrameError
 from viamillipede.protocol.send_window import Frame
-from viamillipede.protocol.tx_session import TxSession
-from viamillipede.protocol.wire import ANSWER_BYTES, Kind, Waiting, decode_answer_untrusted, encode_control
-
-if TYPE_CHECKING:
-    from tests.sim.world import World
+from viamillipede.protocol.tx_session import RETIRED, TxSession
+from viamillipede.protocol.wire import ANSWER_BYTES, Kind, Verdict, decode_answer_untrusted, encode_control
 
 FOREVER_US = 10**12
+NOTSENT_BYTES_MIN, SAMPLE_EVERY_TICKS = 16 * KIB, 5  # as the real shell has them
+BEAT, BYE = encode_control(Kind.BEAT), encode_control(Kind.BYE)
 
 
 class TxConnection:
     """tx's end of a connection: its answer so far, and what waits for room in the socket."""
 
-    def __init__(self, connection: Connection, leg: int, rank: int) -> None:
+    def __init__(self, connection: Joined, leg: int, rank: int) -> None:
         self.connection, self.leg, self.rank = connection, leg, rank
         self.answer = bytearray()
         self.up = False
-        self.busy = True  # with a frame, as the session sees it
+        self.busy = False  # with a frame
+        self.informed = False  # rx has said on this leg how things stand
         self.outgoing: list[tuple[memoryview, bool]] = []  # bytes, and whether damage to them is noticed
 
 
 class TxSide:
     """Drives a TxSession in virtual time."""
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: Sim) -> None:
         self.world, self.options = world, world.options
         options = world.options
         config = TxConfig(
             checksum=options.tx_checksum, window_bytes=options.tx_window, frame_bytes=options.frame_bytes,
-            threads=len(options.links), wait_us=FOREVER_US, outage_us=FOREVER_US, regroup_us=FOREVER_US,
+            threads=options.threads, wait_us=FOREVER_US, outage_us=FOREVER_US, regroup_us=FOREVER_US,
             addresses=tuple(Address("host", 1 + i) for i in range(options.addresses)),
         )  # fmt: skip
         self.session = TxSession(config, b"session of a sim", world.now_us)
-        self.connections: dict[int, TxConnection] = {}  # leg -> its connection, also before it is up
+        self.connections: dict[int, TxConnection] = {}  # leg -> its connection, once it is up
+        self._pending: dict[int, TxConnection] = {}  # ... before it is, perhaps beside one that is doubted
         self.replaced = 0
         self.limit_bytes = 0  # of the window at first contact
-        self._rx_waits_us = 0  # when rx was last seen waiting for its output
+        self.input_end_us = self.written_at_input_end = 0  # when all had been read, and what rx had written by then
         self._input_left = options.total_bytes
         self._available = 0  # bytes that the source has ready
         self._until_pause = options.source.pause_every
         self._source_armed = False
-        self._fill_us = -1
+        self._alarm_us = -1
+        self._ticks = 0
+        self._tuner_told: dict[int, str] = {}
         self._said_bye = False
-        for leg in range(len(options.links)):
-            self._dial(leg)
+        self.dial()
         world.after(TICK_US, self._tick)
         world.after(0, self._produce)
 
     # ---- connections ----------------------------------------------------------------------------
-    def _dial(self, leg: int) -> None:
-        if not self.session.done:
-            rank, at_us = self.session.book.pick(leg, self.world.now_us)
-            self.world.after(max(0, at_us - self.world.now_us), lambda: self._connect(leg, rank))
+    def dial(self) -> None:
+        """Set up the connections that are to be set up now."""
+        while not self.session.done and (wanted := self.session.next_dial(self.world.now_us)) is not None:
+            self._attempt(*wanted)
 
-    def _connect(self, leg: int, rank: int) -> None:
-        world = self.world
-        if self.session.done:
-            return
-        outcome = world.connect_outcome(leg, rank)
-        round_trip_us = self.options.links[leg].delay_us + self.options.links[leg].back_delay_us
-        if outcome == "timeout":
-            world.after(CONNECT_US, lambda: self._attempt_failed(leg, rank, "no answer", False))
-        elif outcome == "refused":
-            world.after(round_trip_us, lambda: self._attempt_failed(leg, rank, "refused", True))
-        elif outcome == "closed":
-            world.after(2 * round_trip_us, lambda: self._attempt_failed(leg, rank, "closed at once", False))
-        else:
-            world.after(round_trip_us, lambda: self._connected(leg, rank))
+    def _attempt(self, leg: int, rank: int) -> None:
+        self.world.dial(
+            leg,
+            rank,
+            lambda: self._connected(leg, rank),
+            lambda reason, refused: self._attempt_failed(leg, rank, reason, refused),
+        )
 
     def _attempt_failed(self, leg: int, rank: int, reason: str, refused: bool) -> None:
         self.session.on_attempt_failed(rank, reason, refused, self.world.now_us, self.world.rng.random())
-        self._dial(leg)
+        self._over(leg)
+
+    def _over(self, leg: int) -> None:
+        self.session.dialling.on_over(leg)
+        self.world.after(0, self.dial)
 
     def _connected(self, leg: int, rank: int) -> None:
         if self.session.done:
             return
-        mine = TxConnection(self.world.connect(leg), leg, rank)
-        self.connections[leg] = mine
+        mine = self._pending[leg] = TxConnection(self.world.connect(leg, rank), leg, rank)
         connection = mine.connection
         connection.back.on_readable = lambda: self._readable(mine)
         connection.forward.on_writable = lambda: self._writable(mine)
@@ -91,27 +88,34 @@ class TxSide:
         self.world.after(GREETING_US, lambda: self._greeting_timeout(mine))
 
     def _greeting_timeout(self, mine: TxConnection) -> None:
-        if not mine.up and self.connections.get(mine.leg) is mine:
+        if self._pending.get(mine.leg) is mine:
             self.lose(mine, "no answer to the greeting", False)
 
+    def _open(self, mine: TxConnection) -> bool:
+        return self.connections.get(mine.leg) is mine or self._pending.get(mine.leg) is mine
+
     def lose(self, mine: TxConnection, reason: str, closed_by_peer: bool) -> None:
-        """The connection is of no more use; the leg dials again."""
-        if self.connections.get(mine.leg) is not mine:
+        """The connection is of no more use."""
+        if not self._open(mine):
             return
         world, leg = self.world, mine.leg
-        del self.connections[leg]
         world.note(f"tx: leg {leg}: {reason}")
-        world.close_from_tx(mine.connection)
         if mine.up:
-            self.session.on_leg_lost(leg, closed_by_peer, world.now_us)
-            world.after(BACKOFF_US_MIN, lambda: self._dial(leg))
+            del self.connections[leg]
+            world.close_from_tx(mine.connection, reason != RETIRED)
+            if world.record is not None:
+                world.record.lost.append((world.now_us, leg, reason))
+            self.session.on_leg_lost(leg, closed_by_peer, world.now_us, world.rng.random())
+            world.after(0, self.dial)
         else:
-            self._attempt_failed(leg, mine.rank, reason, False)
+            del self._pending[leg]
+            world.close_from_tx(mine.connection, True)
+            self._attempt_failed(leg, mine.rank, reason, closed_by_peer)
         self.pump()
 
     # ---- what comes back ------------------------------------------------------------------------
     def _readable(self, mine: TxConnection) -> None:
-        if self.connections.get(mine.leg) is not mine:
+        if not self._open(mine):
             return
         back, now_us = mine.connection.back, self.world.now_us
         while True:
@@ -123,11 +127,14 @@ class TxSide:
                     self._on_answer(mine, data)
                 else:
                     self.session.on_bytes_untrusted(mine.leg, data, now_us)
+                    if not mine.informed:  # before, it might send what arrived long ago
+                        mine.informed = True
+                        self.session.on_idle(mine.leg)
             except FrameError as error:
                 self.world.count("frame errors at tx")
                 self.lose(mine, str(error), False)
                 return
-            if self.connections.get(mine.leg) is not mine:
+            if not self._open(mine):
                 return
         if back.ended or mine.connection.broken:
             self.lose(mine, "closed by rx", True)
@@ -139,12 +146,18 @@ class TxSide:
         if len(mine.answer) < ANSWER_BYTES:
             return
         answer = decode_answer_untrusted(mine.answer)
-        refusal = self.session.on_answer(mine.leg, mine.rank, answer, self.world.now_us)
+        leg = mine.leg
+        if answer.verdict is Verdict.ACCEPTED and leg in self.connections:  # rx has given up the one before
+            self.lose(self.connections[leg], "replaced by a fresh connection", False)
+        refusal = self.session.on_answer(leg, mine.rank, answer, self.world.now_us)
         assert not refusal, refusal
         mine.up = True
+        self.connections[leg] = self._pending.pop(leg)
         self.limit_bytes = self.limit_bytes or self.session.window.limit_bytes
-        self.world.note(f"tx: leg {mine.leg} is up")
-        self._offer(mine)
+        self.world.note(f"tx: leg {leg} is up, to address {mine.rank}")
+        if self.world.record is not None:
+            self.world.record.up.append((self.world.now_us, leg, mine.rank))
+        self._over(leg)
 
     # ---- what goes out --------------------------------------------------------------------------
     def pump(self) -> None:
@@ -159,27 +172,28 @@ class TxSide:
             if assignment is None:
                 break
             self._send(*assignment)
-        fill_us = session.window.fill_deadline_us()
-        limited = session.window.next_seq - session.window.arrived_next >= self.options.frames_max
-        assert fill_us is None or fill_us > now_us or limited or not len(session.scheduler), (
-            "bytes wait beside an idle leg"
-        )
-        if fill_us is not None and fill_us > now_us and fill_us != self._fill_us:
-            self._fill_us = fill_us
-            self.world.after(fill_us - now_us, self.pump)
+        alarm_us = session.deadline_us(now_us)
+        assert alarm_us is None or alarm_us > now_us, "an alarm that would spin: something waits beside an idle leg"
+        if alarm_us is not None and alarm_us != self._alarm_us:
+            self._alarm_us = alarm_us
+            self.world.after(alarm_us - now_us, self.pump)
 
     def _send(self, leg: int, frame: Frame) -> None:
         mine = self.connections[leg]
-        assert not mine.outgoing and not mine.busy, "a leg that is busy was chosen"
+        assert not mine.busy, "a leg that is busy was chosen"
         payload = self.session.window.payload(frame) if frame.length else memoryview(b"")
         assert len(payload) == frame.length, "a payload must lie in one piece"
         mine.busy = True
-        mine.outgoing = [(memoryview(frame.header), True)]
+        mine.connection.forward.limit_unsent(max(self.session.frame_bytes(leg), NOTSENT_BYTES_MIN))
+        mine.outgoing.append((memoryview(frame.header), True))
         if frame.length:
             mine.outgoing.append((payload, self.session.checksum))
         if frame.sends > 1 and self.session.window.limit_bytes > self.limit_bytes:
             self.world.count("sent again after growth")
         self.world.note(f"tx: leg {leg} sends {frame!r} for the {frame.sends}. time")
+        if self.world.record is not None:
+            how = "new" if frame.sends == 1 else "again" if len(frame.legs) == 1 else "hedged"
+            self.world.record.sent.append(Sent(self.world.now_us, leg, frame.seq, frame.length, how))
         self._flush(mine)
 
     def _flush(self, mine: TxConnection) -> None:
@@ -194,16 +208,17 @@ class TxSide:
                 mine.outgoing[0] = piece[count:], noticed
             else:
                 del mine.outgoing[0]
-        if mine.up:
-            self._offer(mine)
-
-    def _offer(self, mine: TxConnection) -> None:
-        if not mine.outgoing and mine.connection.forward.writable() and self.session.legs[mine.leg].busy:
+        if mine.busy:
             mine.busy = False
+            if self.session.legs[mine.leg].hoards():  # as far as is known
+                self._on_sample(mine)
             self.session.on_idle(mine.leg)
 
+    def _on_sample(self, mine: TxConnection) -> None:
+        self.session.on_sample(mine.leg, mine.connection.forward.unacked_bytes(), self.world.now_us)
+
     def _writable(self, mine: TxConnection) -> None:
-        if self.connections.get(mine.leg) is mine:
+        if self._open(mine):
             self._flush(mine)
             self.pump()
 
@@ -211,9 +226,13 @@ class TxSide:
         if self._said_bye:
             return
         self._said_bye = True
-        for mine in list(self.connections.values()):
-            mine.outgoing.append((memoryview(encode_control(Kind.BYE)), True))
-            self._flush(mine)
+        for mine in [*self.connections.values(), *self._pending.values()]:
+            self._say(mine, BYE)
+
+    def _say(self, mine: TxConnection, message: bytes) -> None:
+        """Behind the current frame if there is one."""
+        mine.outgoing.append((memoryview(message), True))
+        self._flush(mine)
 
     # ---- input ----------------------------------------------------------------------------------
     def _produce(self) -> None:
@@ -244,6 +263,7 @@ class TxSide:
             self._until_pause -= count
         if not self._input_left:
             window.on_input_end()
+            self.input_end_us, self.written_at_input_end = self.world.now_us, window.written
         elif not self._available and not self._source_armed:
             self._source_armed = True
             delay_us = source.gap_us
@@ -257,22 +277,23 @@ class TxSide:
         if self.session.done:
             return
         now_us = self.world.now_us
-        if self.world.rx.session.waiting() is Waiting.OUTPUT:
-            self._rx_waits_us = now_us
-        for mine in self.connections.values():
-            if mine.up:
-                self.session.on_sample(mine.leg, mine.connection.forward.unacked_bytes(), now_us)
-                self._check_moves(mine)
-        for leg, reason in self.session.on_timer(now_us):
-            self.replaced += 1
-            self.world.count("replaced " + reason)
+        self._ticks += 1
+        if not self._ticks % SAMPLE_EVERY_TICKS:
+            for mine in self.connections.values():
+                self._on_sample(mine)
+                self.session.on_rtt(mine.leg, *mine.connection.round_trip_us())
+        self.world.on_tx_tick()
+        replace = self.session.on_timer(now_us)
+        for rank, tuner in enumerate(self.session.tuners):
+            if tuner.why != self._tuner_told.get(rank):
+                self._tuner_told[rank] = tuner.why
+                self.world.note(f"tx: address {rank}: {tuner.legs} legs; {tuner.why}")
+        for leg, reason in replace:
+            self.replaced += reason != RETIRED
+            self.world.count("replaced " + reason if reason != RETIRED else "retired")
             self.lose(self.connections[leg], reason, False)
+        for leg in self.session.heartbeats(now_us):
+            self._say(self.connections[leg], BEAT)
+        self.dial()
         self.pump()
         self.world.after(TICK_US, self._tick)
-
-    def _check_moves(self, mine: TxConnection) -> None:
-        """A leg that has bytes and moves none is replaced, whoever delivered its frames meanwhile."""
-        forward = mine.connection.forward
-        if forward.hole and forward.unacked_bytes():
-            since_us = max(forward.moved_us, self._rx_waits_us)
-            assert self.world.now_us - since_us < 3 * LEG_STUCK_US, f"leg {mine.leg} moves nothing and is kept"

@@ -4,7 +4,7 @@ Goal: whatever the links do, the output is a prefix of the input at every step, 
 the window, and the transfer ends.
 Method: the seed fixes everything; time is virtual. Faults strike until `faults_end_us`; from then
 on links are perfect, except that dead legs stay dead but one, and a deadline holds that follows
-from the drawn rates. In a calm world nothing may be sent twice, and no leg may be replaced.
+from the drawn rates. In a calm world nothing may be sent twice (but for first guesses), and no leg replaced.
 """
 
 import heapq
@@ -17,10 +17,15 @@ from unittest import mock
 
 from tests.sim.links import Connection, Stream
 from tests.sim.options import Options, draw
+from tests.sim.output import Pipe
+from tests.sim.record import Record
 from tests.sim.rx_side import RxSide
+from tests.sim.setting import Joined
 from tests.sim.tx_side import TxSide
-from viamillipede.config import LINGER_US, MS_US, S_US
+from tests.sim.watch import watch
+from viamillipede.config import CONNECT_US, LATE_US_MIN, LEG_STUCK_US, LINGER_US, MS_US, S_US
 from viamillipede.protocol import reassembly, send_window
+from viamillipede.protocol.wire import Waiting
 
 RECOVERY_US = 60 * S_US  # to notice dead legs, to back off, to connect: each a few seconds, and some after others
 FOREVER_US = 10**12
@@ -38,8 +43,8 @@ COVERED = (
 class World:
     """Runs one seed. `run` raises AssertionError, or whatever the core raises, if the core is wrong."""
 
-    def __init__(self, options: Options, log: Callable[[str], None] | None = None) -> None:
-        self.options, self._log = options, log
+    def __init__(self, options: Options, log: Callable[[str], None] | None, record: Record | None) -> None:
+        self.options, self._log, self.record = options, log, record
         self.rng = random.Random(options.seed + 1)
         self.now_us = S_US
         self.source = self.rng.randbytes(options.total_bytes)
@@ -47,13 +52,18 @@ class World:
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
         self._order = count()
         self._faults_over = options.calm
-        self._live: dict[int, Connection] = {}
+        self._connections: dict[int, Connection] = {}  # that ever were
+        self._live: dict[int, Connection] = {}  # that tx has not closed
         self._dead_legs: set[int] = set()
         self._dead_ranks: set[int] = set()
         self._slow_for_ever: set[Stream] = set()
-        self.survivor = self.rng.randrange(len(options.links))
+        self.survivor = self.rng.randrange(options.addresses)  # a scout: the others wait until it is up
         self.tx = TxSide(self)
         self.rx = RxSide(self)
+        self.rx.pipe = Pipe(self, options.reader, self.rx.on_pipe_room)
+        self._rx_waits_us = 0  # when rx was last seen waiting for its output
+        if record is not None:
+            watch(self, self.tx, self.rx, record)
         if not options.calm:
             self.after(options.faults_end_us, self._end_faults)
 
@@ -137,9 +147,13 @@ class World:
         if options.fault_kinds == ("corrupt",) and not self._dead_legs:
             assert not self.tx.replaced, "a damaged frame was not asked for again: its leg had to be replaced"
         if options.calm:
-            assert not tx.window.retransmitted_frames, f"{tx.window.retransmitted_frames} frames were sent twice"
+            # Where a round trip is longer than that, the first guess at a leg's rate may make a frame look late.
+            link = options.links[0]
+            allowed = len(options.links) if link.delay_us + link.back_delay_us >= LATE_US_MIN else 0
+            again = tx.window.retransmitted_frames
+            assert again <= allowed, f"{again} frames were sent twice"
             assert not tx.restarts and not self.tx.replaced, "a leg was replaced in a calm world"
-            assert not rx.reassembly.duplicate_bytes and not rx.resends
+            assert not rx.resends and (allowed or not rx.reassembly.duplicate_bytes)
             assert rx.bye, "tx did not say bye"
             counts["calm worlds"] += 1
         for name, number in (
@@ -154,7 +168,7 @@ class World:
             counts[name] += int(number)
 
     # ---- links ----------------------------------------------------------------------------------
-    def connect_outcome(self, leg: int, rank: int) -> str:
+    def _outcome(self, leg: int, rank: int) -> str:
         """What becomes of an attempt to connect: established, refused, closed or timeout."""
         if leg in self._dead_legs:
             return "timeout"
@@ -164,7 +178,20 @@ class World:
             return self.rng.choice(("refused", "closed", "timeout"))
         return "established"
 
-    def connect(self, leg: int) -> Connection:
+    def dial(self, leg: int, rank: int, up: Callable[[], None], failed: Callable[[str, bool], None]) -> None:
+        """Try to connect. See Sim."""
+        outcome = self._outcome(leg, rank)
+        round_trip_us = self.options.links[leg].delay_us + self.options.links[leg].back_delay_us
+        if outcome == "timeout":
+            self.after(CONNECT_US, lambda: failed("no answer", False))
+        elif outcome == "refused":
+            self.after(round_trip_us, lambda: failed("refused", True))
+        elif outcome == "closed":
+            self.after(2 * round_trip_us, lambda: failed("closed at once", False))
+        else:
+            self.after(round_trip_us, up)
+
+    def connect(self, leg: int, rank: int) -> Joined:
         """A new connection on the leg's path, with the fault it will meet."""
         link, piece = self.options.links[leg], self.options.piece_bytes
         rng = random.Random(self.rng.random())
@@ -172,7 +199,7 @@ class World:
                          link.low_water_bytes, piece)  # fmt: skip
         back = Stream(self, rng, link.back_rate, link.back_delay_us, 16384, 65536, 16384, piece)
         connection = Connection(leg, next(self._order), forward, back)
-        self._live[connection.key] = connection
+        self._connections[connection.key] = self._live[connection.key] = connection
         self._arm_fault(connection)
         self.rx.accept(connection)
         return connection
@@ -186,20 +213,33 @@ class World:
             victim.fault_at = victim.sent_bytes + int(distance)
             victim.on_fault = partial(self._strike, connection, victim)
 
-    def close_from_tx(self, connection: Connection) -> None:
-        """tx closes with a reset, as after an abort; a black hole swallows it."""
-        self._live.pop(connection.key, None)
+    def on_tx_tick(self) -> None:
+        """A leg that has bytes and moves none is replaced, whoever delivered its frames meanwhile."""
+        if self.rx.session.waiting() is Waiting.OUTPUT:
+            self._rx_waits_us = self.now_us
+        for mine in self.tx.connections.values():
+            forward = self._live[mine.connection.key].forward
+            if mine.up and forward.hole and forward.unacked_bytes():
+                since_us = max(forward.moved_us, self._rx_waits_us)
+                assert self.now_us - since_us < 3 * LEG_STUCK_US, f"leg {mine.leg} moves nothing and is kept"
+
+    def close_from_tx(self, joined: Joined, reset: bool) -> None:
+        """tx closes, with a reset as after an abort; a black hole swallows it."""
+        connection = self._live.pop(joined.key)
         forward = connection.forward
         connection.back.cut = True
         if forward.hole or connection.broken:
             return
-        if self.rng.random() < 0.5:
+        if not reset:
+            forward.close()
+        elif self.rng.random() < 0.5:
             forward.end_here()
         else:
             self.after(self.options.links[connection.leg].delay_us, lambda: self._reset(connection))
 
-    def close_from_rx(self, connection: Connection) -> None:
+    def close_from_rx(self, joined: Joined) -> None:
         """rx closes: tx reads the end, unless a black hole swallows it."""
+        connection = self._connections[joined.key]
         if not connection.back.hole and not connection.broken:
             connection.back.end_here()
 
@@ -271,7 +311,7 @@ class World:
                 stream.resume()
 
 
-def run_seed(seed: int, log: Callable[[str], None] | None = None) -> Counter[str]:
+def run_seed(seed: int, log: Callable[[str], None] | None = None, record: Record | None = None) -> Counter[str]:
     """Simulate one seed; what happened, counted. Raises what is wrong."""
     options = draw(seed)
     if log is not None:
@@ -282,4 +322,4 @@ def run_seed(seed: int, log: Callable[[str], None] | None = None) -> Counter[str
         mock.patch.object(send_window, "FRAMES_MAX", options.frames_max),
         mock.patch.object(reassembly, "FRAMES_MAX", options.frames_max),
     ):
-        return World(options, log).run()
+        return World(options, log, record).run()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from viamillipede.aio.clock import now_us
+from viamillipede.aio.listener import Listener
 from viamillipede.aio.log import WARNING, Log
 from viamillipede.aio.poller import open_poller
 from viamillipede.config import FAREWELL_US, LINGER_US, S_US, TICK_US
@@ -32,6 +33,7 @@ class Program:
         self.hurry = asyncio.Event()  # a second signal: no farewell
         self.began_us = now_us()
         self.presence: Presence
+        self.listener: Listener | None = None  # of the side that does not dial
         self._group: asyncio.TaskGroup
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending = False  # no new task: nobody would cancel it
@@ -57,11 +59,22 @@ class Program:
         raise NotImplementedError
 
     def stop(self) -> None:
-        """The farewell is over: begin nothing new."""
+        """The farewell is over: begin nothing new. Idempotent, and called in any case."""
+        if self.listener is not None:
+            self.listener.stop()
+
+    def wants_legs(self) -> bool:
+        """Whether a new leg would be of use."""
+        return not self.outcome.done()
 
     def dump(self) -> str:
         """How things stand, as text of several lines."""
         raise NotImplementedError
+
+    @property
+    def strangers(self) -> int:
+        """How many connections were refused."""
+        return 0 if self.listener is None else self.listener.strangers
 
     # ---- life -----------------------------------------------------------------------------------
     async def run(self) -> None:

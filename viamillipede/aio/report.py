@@ -10,8 +10,9 @@ from viamillipede.aio.clock import now_us
 from viamillipede.aio.log import EVENT, WARNING, Log
 from viamillipede.aio.sockets import rtt_us
 from viamillipede.config import KIB, S_US
-from viamillipede.errors import NoContact, PeerLost
+from viamillipede.errors import LimitReached, NoContact, PeerLost
 from viamillipede.protocol.presence import Presence
+from viamillipede.protocol.tx_leg import TxLeg
 from viamillipede.protocol.wire import Waiting
 from viamillipede.units import format_bytes, format_duration_us, format_rate
 
@@ -25,22 +26,26 @@ WAITING_TOLD_US = 2 * S_US  # so long may the first contact take before tx says 
 
 
 class ContactNews:
-    """Why there is no first contact yet: once for everybody, each change for those who want events."""
+    """Why there is no first contact yet: once for everybody, each change for those who want events.
 
-    def __init__(self, log: Log, wait_us: int) -> None:
-        self._log, self._wait_us = log, wait_us
+    wait_us: how long it is waited for, None: for ever. other: whom.
+    """
+
+    def __init__(self, log: Log, wait_us: int | None, other: str) -> None:
+        self._log, self._wait_us, self._other = log, wait_us, other
         self._told = False
         self._reasons = ""
 
     def tell(self, failures: list[str], waited_us: int) -> None:
         """`failures`: a line for each address whose latest attempt failed. Microseconds since the start."""
         reasons = "; ".join(failures)
-        if not self._told and self._wait_us > WAITING_TOLD_US <= waited_us:
+        wait_us = self._wait_us
+        if not self._told and waited_us >= WAITING_TOLD_US and (wait_us is None or wait_us > WAITING_TOLD_US):
             self._told = True
-            limit = f"{self._wait_us / S_US:.10g} s"
-            self._log.say(WARNING, f"waiting up to {limit} for a receiver: {reasons or 'no answer so far'}")
+            limit = "" if wait_us is None else f"up to {wait_us / S_US:.10g} s "
+            self._log.say(WARNING, f"waiting {limit}for a {self._other}: {reasons or 'no answer so far'}")
         elif reasons and reasons != self._reasons:
-            self._log.say(EVENT, f"no receiver yet: {reasons}")
+            self._log.say(EVENT, f"no {self._other} yet: {reasons}")
         self._reasons = reasons
 
 
@@ -111,9 +116,35 @@ def closing_tx(program: Transmitter, status: str) -> str:
         parts.append(f"{session.resends} asked for again")
     if program.config.chaos:
         parts.append(plural(program.chaos.faults, "chaos fault"))
-    line = ", ".join(parts)
-    failures = [] if isinstance(_failure(program), NoContact) else session.book.failures()  # it says so itself
-    return f"{line}; not reached: {'; '.join(failures)}" if failures else line
+    if program.strangers:
+        parts.append(f"{plural(program.strangers, 'connection')} refused")
+    return ", ".join(parts) + _shares(program) + _not_reached(program)
+
+
+def _shares(program: Transmitter) -> str:
+    """How much was sent to each of several addresses."""
+    states = program.session.book.states
+    if len(states) < 2:
+        return ""
+    return "; sent to " + ", ".join(f"{state.address} {format_bytes(state.bytes_sent)}" for state in states)
+
+
+def _paths(program: Transmitter) -> list[str]:
+    """A line for each address: what it has carried, its legs, and why it has so many."""
+    session, lines = program.session, []
+    for rank, state in enumerate(session.book.states):
+        up = sum(leg.rank == rank for leg in session.legs.values())
+        why = f"; {session.tuners[rank].why}" if session.tuners else ""
+        sent, wanted = format_bytes(state.bytes_sent), plural(session.dialling.targets[rank], "leg")
+        lines.append(f"  address {state.address}: {sent} sent, {up} of {wanted} up{why}")
+    return lines
+
+
+def _not_reached(program: Transmitter | Receiver) -> str:
+    """The addresses that did not work, unless the failure says so itself."""
+    said = isinstance(_failure(program), NoContact | LimitReached)
+    failures = [] if said else program.session.book.failures()
+    return f"; not reached: {'; '.join(failures)}" if failures else ""
 
 
 def closing_rx(program: Receiver, status: str) -> str:
@@ -130,7 +161,7 @@ def closing_rx(program: Receiver, status: str) -> str:
         parts.append(f"{reassembly.corrupted} corrupted")
     if program.strangers:
         parts.append(f"{plural(program.strangers, 'connection')} refused")
-    return ", ".join(parts)
+    return ", ".join(parts) + _not_reached(program)
 
 
 def _head(program: Transmitter | Receiver, role: str, count: int) -> str:
@@ -162,6 +193,12 @@ def _network(presence: Presence, now: int) -> str:
     return f"{what}, for {format_duration_us(now - presence.alone_since_us)}"
 
 
+def _state(leg: TxLeg) -> str:
+    if leg.doubted:
+        return "mute"  # nothing was heard of it for a while
+    return "ends" if leg.retiring else "busy" if leg.busy else "idle"
+
+
 def dump_tx(program: Transmitter) -> str:
     """All that tx knows, a line per leg."""
     session, window, now = program.session, program.session.window, now_us()
@@ -182,19 +219,20 @@ def dump_tx(program: Transmitter) -> str:
         f"{format_bytes(window.window_bytes)}), {window.frames_in_flight()} frames in flight, "
         f"{window.retransmitted_frames} retransmitted, {session.hedges} hedged, {plural(session.restarts, 'restart')}",
         f"  waiting for: {waits}",
+        *_paths(program),
         *(f"  not reached: {failure}" for failure in session.book.failures()),
         f"  {_process()}",
         "   leg  address                   state  frames        bytes         rate       rtt   resent  restarts",
     ]
     for connection in sorted(program.connections.values(), key=lambda each: each.leg):
         state = session.legs.get(connection.leg)
-        address = str(session.book.states[connection.rank].address)
+        address = str(connection.address)
         if state is None or connection.sock is None:
             lines.append(f"  {connection.leg:4}  {address:24}  down   {'':56} {connection.restarts:9}")
             continue
         rate = state.bytes_sent * S_US // max(1, now - state.since_us)
         lines.append(
-            f"  {connection.leg:4}  {address:24}  {'busy' if state.busy else 'idle':5}"
+            f"  {connection.leg:4}  {address:24}  {_state(state):5}"
             f" {window.carries(connection.leg):7} {format_bytes(state.bytes_sent):>12} {format_rate(rate):>12}"
             f" {format_duration_us(rtt_us(connection.sock)[0]):>9} {state.retransmitted:8} {connection.restarts:9}"
         )
@@ -221,6 +259,7 @@ def dump_rx(program: Receiver) -> str:
         f"{format_bytes(reassembly.duplicate_bytes)} retransmitted in vain, "
         f"{plural(session.restarts, 'restart')}, {plural(program.strangers, 'connection')} refused",
         f"  waiting for: {waits}",
+        *(f"  not reached: {failure}" for failure in session.book.failures()),
         f"  {_process()}",
         "   leg  address                   state  frame         bytes         rate       rtt      in vain  restarts",
     ]
@@ -230,7 +269,7 @@ def dump_rx(program: Receiver) -> str:
         seq = leg.copy.header.seq if leg.copy else ""
         rate = leg.bytes_received * S_US // max(1, now - leg.since_us)
         lines.append(
-            f"  {leg.number:4}  {connection.peer:24}  {state:7} {seq:5} {format_bytes(leg.bytes_received):>12}"
+            f"  {leg.number:4}  {connection.peer!s:24}  {state:7} {seq:5} {format_bytes(leg.bytes_received):>12}"
             f" {format_rate(rate):>12} {format_duration_us(rtt_us(connection.sock)[0]):>9}"
             f" {format_bytes(leg.bytes_discarded):>12} {session.times_up[leg.number] - 1:9}"
         )

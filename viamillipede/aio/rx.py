@@ -1,6 +1,6 @@
 """rx: the legs to standard output. Packet flow:
 
-1. A connection greets within GREETING_US and is accepted, or is a stranger: refused, counted.
+1. A connection greets within GREETING_US and is accepted, or is a stranger; or we dial, and are greeted.
 2. `work` drives a leg step by step (session.step): header to memory, payload to the output
    directly or to memory, until its socket is empty, its frame must wait, or the output is full.
 3. `_drain` writes what is in memory and due. Then legs whose turn has come are driven (2).
@@ -16,20 +16,33 @@ import uvloop
 
 from viamillipede.aio import report
 from viamillipede.aio.clock import now_us
-from viamillipede.aio.log import EVENT, LEG, WARNING
+from viamillipede.aio.dialler import Dialler
+from viamillipede.aio.handshake import OpeningRefused, call, hear_greeting, refuse
+from viamillipede.aio.listener import Listener
+from viamillipede.aio.log import EVENT, WARNING
 from viamillipede.aio.program import Program
-from viamillipede.aio.rx_leg import STEPS_MAX, GreetingRefused, RxConnection, answering, hear_greeting
+from viamillipede.aio.rx_leg import STEPS_MAX, RxConnection
 from viamillipede.aio.sink import READER_GONE, Sink, open_sink
-from viamillipede.aio.sockets import descriptor_limit, listen, raise_descriptor_limit, why
-from viamillipede.config import KIB, LINGER_US, MS_US, S_US, STRANGERS_MAX, RxConfig
-from viamillipede.errors import Exit, Failure, FrameError, LimitReached, LocalIOError, PeerLost, RemoteFailed
+from viamillipede.aio.sockets import check_congestion, raise_descriptor_limit
+from viamillipede.config import KIB, LINGER_US, MS_US, RANKS_MAX, S_US, Address, RxConfig
+from viamillipede.errors import (
+    Exit,
+    Failure,
+    FrameError,
+    LimitReached,
+    LocalIOError,
+    PeerLost,
+    RemoteFailed,
+    SessionRefused,
+    UsageError,
+)
 from viamillipede.protocol.reassembly import Plan
 from viamillipede.protocol.rx_session import RxSession
-from viamillipede.protocol.wire import Kind, Verdict, encode_reason
+from viamillipede.protocol.wire import Answer, Greeting, Kind, Verdict, encode_reason
 
 DRAIN_POLL_US_MIN, DRAIN_POLL_US_MAX = 1 * MS_US, 50 * MS_US
 GONE_GRACE_US = 1 * S_US  # for the end frame, when the reader left having read everything so far
-ACCEPTS_PER_TURN = 64
+SAMPLE_EVERY_TICKS = 3
 WASTE_BYTES = 256 * KIB
 
 _REFUSALS = {
@@ -46,15 +59,16 @@ class Receiver(Program):
     def __init__(self, config: RxConfig) -> None:
         super().__init__("rx", config.verbose)
         self.config = config
-        self.listeners = listen(config.bind, config.port)
+        if len(config.addresses) > RANKS_MAX:
+            raise UsageError(f"{len(config.addresses)} paths are too many for an rx that dials, at most {RANKS_MAX}")
+        if not config.addresses:
+            self.listener = Listener(self, config.bind, config.port, self._welcome)
+        self.dialler: Dialler
         self.sink: Sink
         self.session: RxSession
         self.connections: dict[int, RxConnection] = {}
-        self.strangers = 0
-        self._strangers_max = min(STRANGERS_MAX, descriptor_limit() // 2)  # the stream needs descriptors too
         self.contact_us = 0
         self._keys = 0
-        self._ungreeted: dict[asyncio.Task[None], str] = {}  # and who it is; oldest first
         self._output_waiters: list[RxConnection] = []
         self._after_scheduled = False
         self._closing = False
@@ -62,87 +76,58 @@ class Receiver(Program):
         self.waste = memoryview(bytearray(WASTE_BYTES))
         self._finished = asyncio.Event()  # tx knows that we are done, or can no longer be told
         self.meter = report.Meter()
+        self.news = report.ContactNews(self.log, config.wait_us, "transmitter")
+        self._ticks = 0
 
     def use(self, sink: Sink) -> None:
         """The output is known: there can be a session."""
         self.sink = sink
         self.session = RxSession(self.config, os.urandom(8), sink.can_direct, now_us())
         self.presence = self.session.presence
+        self.dialler = Dialler(self, self.session, self.config.bind, self._introduce)
 
     def start(self) -> None:
         """See Program."""
-        for listener in self.listeners:
-            self._listen_on(listener)
-        port = self.listeners[0].getsockname()[1]
-        of = "all addresses" if self.config.bind is None else self.config.bind
-        self.log.say(WARNING, f"listening on port {port} of {of}")
+        if self.listener is not None:
+            self.listener.start()
+        self.dialler.dial()
 
-    def _listen_on(self, listener: socket.socket) -> None:
-        if listener.fileno() >= 0:  # else it was closed meanwhile
-            self.loop.add_reader(listener.fileno(), self._accept, listener)
+    # ---- new legs -------------------------------------------------------------------------------
+    async def _welcome(self, sock: socket.socket, peer: Address) -> None:
+        """See Listener. A tx greets, and we answer."""
+        greeting = await hear_greeting(sock)
+        answer = self.session.on_greeting(greeting)
+        if answer.verdict is not Verdict.ACCEPTED:
+            raise OpeningRefused(_REFUSALS[answer.verdict], answer)
+        self._on_accepted(sock, peer, greeting, answer)
 
-    # ---- connections ----------------------------------------------------------------------------
-    def _accept(self, listener: socket.socket) -> None:
-        for _ in range(ACCEPTS_PER_TURN):
-            try:
-                sock, address = listener.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            except OSError as error:  # out of descriptors: strangers make room, who waits in the backlog waits a little
-                self.log.say(WARNING, f"cannot accept a connection: {why(error)}")
-                for _ in range(len(self._ungreeted) // 2):
-                    self._evict_stranger()
-                self.loop.remove_reader(listener.fileno())
-                self.loop.call_later(1, self._listen_on, listener)
-                return
-            sock.setblocking(False)
-            if len(self._ungreeted) >= self._strangers_max:
-                self._evict_stranger()
-            task = self.spawn(self._serve(sock, _spell(address)))
-            if task is None:
-                sock.close()
-                return
-            task.add_done_callback(lambda _, sock=sock: sock.close())  # type: ignore[misc]  # cancelled before it began
-            self._ungreeted[task] = _spell(address)
+    async def _introduce(self, sock: socket.socket, leg: int, rank: int) -> str:
+        """See Dialler. We call a tx that listens, it greets, and we answer."""
+        session = self.session
+        answer, greeting = await call(sock, session.call(leg, rank))
+        if greeting is None:
+            return session.on_verdict(rank, answer.verdict)
+        if greeting.leg != leg:
+            raise FrameError("it greets for another leg than it was called for")
+        answer = session.on_greeting(greeting)
+        if answer.verdict is not Verdict.ACCEPTED:
+            await refuse(sock, answer)
+            return session.on_greeting_refused(rank, answer.verdict)
+        self._on_accepted(sock, session.book.states[rank].address, greeting, answer, rank)
+        return ""
 
-    def _evict_stranger(self) -> None:
-        oldest = next(iter(self._ungreeted))
-        self._on_stranger(self._ungreeted.pop(oldest), "it did not greet, and too many others did not either")
-        oldest.cancel()
+    def _on_accepted(
+        self, sock: socket.socket, peer: Address, greeting: Greeting, answer: Answer, rank: int = 0
+    ) -> None:
+        if not self.presence.contacted:
+            self.contact_us = now_us()
+            self.log.say(EVENT, f"first contact, {'with' if self.session.dials else 'from'} {peer}")
+        self._keys += 1
+        RxConnection(self, sock, self._keys, peer).up(greeting, answer, rank)
 
-    async def _serve(self, sock: socket.socket, peer: str) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        try:
-            with sock:
-                async with answering(sock):
-                    greeting = await hear_greeting(sock)
-                    answer = self.session.on_greeting(greeting)
-                    if answer.verdict is not Verdict.ACCEPTED:
-                        raise GreetingRefused(_REFUSALS[answer.verdict], answer)
-                self._ungreeted.pop(task, None)
-                if not self.presence.contacted:
-                    self.contact_us = now_us()
-                    self.log.say(EVENT, f"first contact, from {peer}")
-                self._keys += 1
-                await RxConnection(self, sock, self._keys, peer).run(greeting, answer)
-        except TimeoutError:
-            self._on_stranger(peer, "it did not greet")
-        except GreetingRefused as refused:
-            self._on_stranger(peer, str(refused))
-        except FrameError as error:
-            self._on_stranger(peer, str(error))
-        except OSError as error:
-            self._on_stranger(peer, f"{why(error)}, before it was a leg")
-        finally:
-            self._ungreeted.pop(task, None)
-
-    def _on_stranger(self, peer: str, reason: str) -> None:
-        if self.session.done or self.leaving:
-            return  # a leg of ours that had not greeted yet when tx heard the end is no stranger
-        self.strangers += 1
-        more = "; further ones are only counted" if self.strangers == 1 else ""
-        self.log.say(WARNING if self.strangers == 1 else LEG, f"refused a connection from {peer}: {reason}{more}")
+    def wants_legs(self) -> bool:
+        """See Program. A tx that lost its legs must still hear how it ended."""
+        return not self.outcome.done() or self.leaving or (self.session.done and not self.session.bye)
 
     # ---- from the legs to the output ------------------------------------------------------------
     def on_readable(self, connection: RxConnection) -> None:
@@ -213,6 +198,9 @@ class Receiver(Program):
         ack = session.next_ack(now)
         if ack is not None:
             self.connections[ack[0].key].tell(ack[1])
+        if session.wished:
+            session.wished = False
+            self.dialler.dial_soon()
         if not self._closing and session.reassembly.complete():
             self._closing = True
             self.spawn(self._finish())
@@ -237,12 +225,18 @@ class Receiver(Program):
 
     def on_tick(self, now: int) -> None:
         """See Program."""
+        self._ticks += 1
         self.meter.sample(self.session.reassembly.written, now)
+        if self.session.dials and not self.presence.contacted:
+            self.news.tell(self.session.book.failures(), now - self.began_us)
         self.session.on_timer(now)
         for leg in self.session.silent(now):
             self.connections[leg.key].drop("silent", closed_by_peer=False)
         for connection in list(self.connections.values()):
+            if self.session.dials and not self._ticks % SAMPLE_EVERY_TICKS:
+                connection.sample(now)
             connection.drop_if_deaf(now)
+        self.dialler.dial()
         quiet, message = self.session.heartbeats(now)
         for leg in quiet:
             self.connections[leg.key].tell(message)
@@ -270,7 +264,7 @@ class Receiver(Program):
             except TimeoutError:
                 self.log.say(WARNING, "complete, but the transmitter may not know")
             return
-        if isinstance(failure, PeerLost | RemoteFailed | LimitReached):
+        if isinstance(failure, PeerLost | RemoteFailed | LimitReached | SessionRefused):
             return
         reason = str(failure) if isinstance(failure, Failure) else f"unexpected error: {failure!r}"
         self.leaving = True
@@ -286,15 +280,10 @@ class Receiver(Program):
         return report.dump_rx(self)
 
     def stop(self) -> None:
-        """See Program. Gives the port back; idempotent."""
-        while self.listeners:
-            with self.listeners.pop() as listener:
-                self.loop.remove_reader(listener.fileno())
-
-
-def _spell(address: tuple[str, int]) -> str:
-    host = address[0].removeprefix("::ffff:")
-    return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
+        """See Program."""
+        super().stop()
+        for connection in list(self.connections.values()):
+            connection.drop("closed", closed_by_peer=False)
 
 
 async def _receive(config: RxConfig) -> None:
@@ -312,6 +301,7 @@ async def _receive(config: RxConfig) -> None:
 
 def receive(config: RxConfig) -> int:
     """Run rx until its end; returns the exit status, or raises a Failure that carries one."""
+    check_congestion(config.congestion)
     raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_receive(config))

@@ -1,31 +1,19 @@
-"""One accepted connection at rx: its greeting, its reading, what it is told. The session decides."""
+"""One leg's connection at rx: its reading, what it is told. The session decides."""
 
-import asyncio
-import contextlib
+import random
 import socket
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.log import EVENT, LEG, OPERATION
 from viamillipede.aio.poller import READ, WRITE, Watch
 from viamillipede.aio.sink import Blocked
-from viamillipede.aio.sockets import prepare_rx, why
-from viamillipede.config import BROKEN_US, FAREWELL_US, GREETING_US, KIB, S_US
+from viamillipede.aio.sockets import prepare_rx, unacked_bytes, why
+from viamillipede.config import BROKEN_US, KIB, Address
 from viamillipede.errors import FrameError
 from viamillipede.protocol.rx_session import Action
 from viamillipede.protocol.waiting_legs import RxLeg
-from viamillipede.protocol.wire import (
-    GREETING_BYTES,
-    PREFIX_BYTES,
-    VERSION,
-    Answer,
-    Greeting,
-    ImpossibleGreeting,
-    Verdict,
-    check_prefix_untrusted,
-    decode_greeting_untrusted,
-)
+from viamillipede.protocol.wire import Answer, Greeting
 
 if TYPE_CHECKING:
     from viamillipede.aio.rx import Receiver
@@ -34,93 +22,42 @@ STEPS_MAX = 64  # of one leg before the others get a turn
 PENDING_BYTES_MAX = 256 * KIB  # a tx that does not read what it is told is not one of ours
 
 
-class GreetingRefused(FrameError):
-    """A viamillipede transmitter, but not one for us; it is told why."""
-
-    def __init__(self, reason: str, answer: Answer) -> None:
-        super().__init__(reason)
-        self.answer = answer
-
-
-@contextlib.asynccontextmanager
-async def answering(sock: socket.socket) -> AsyncIterator[None]:
-    """Whoever is refused in here hears why; read on until it leaves, or closing could destroy the answer."""
-    try:
-        yield
-    except GreetingRefused as refused:
-        loop = asyncio.get_running_loop()
-        with contextlib.suppress(TimeoutError, OSError):  # it need not listen
-            async with asyncio.timeout(FAREWELL_US / S_US):
-                await loop.sock_sendall(sock, refused.answer.encode())
-                sock.shutdown(socket.SHUT_WR)
-                while await loop.sock_recv(sock, GREETING_BYTES):
-                    pass
-        raise
-
-
-async def hear_greeting(sock: socket.socket) -> Greeting:
-    """The greeting of a new connection. FrameError, GreetingRefused, OSError, TimeoutError."""
-    loop = asyncio.get_running_loop()
-    received = bytearray()
-    async with asyncio.timeout(GREETING_US / S_US):
-        while len(received) < GREETING_BYTES:
-            data = await loop.sock_recv(sock, GREETING_BYTES - len(received))
-            if not data:
-                raise FrameError("closed before it greeted" if not received else "closed in its greeting")
-            received += data
-            version = check_prefix_untrusted(received)
-            if len(received) >= PREFIX_BYTES and version != VERSION:
-                raise GreetingRefused(
-                    f"it speaks version {version} of the protocol, we {VERSION}", Answer(Verdict.VERSION)
-                )
-    try:
-        return decode_greeting_untrusted(received)
-    except ImpossibleGreeting as error:
-        raise GreetingRefused(str(error), Answer(Verdict.MALFORMED)) from error
-
-
 class RxConnection:
     """A leg's TCP connection, from the accepted greeting to its loss."""
 
-    def __init__(self, program: "Receiver", sock: socket.socket, key: int, peer: str) -> None:
+    def __init__(self, program: "Receiver", sock: socket.socket, key: int, peer: Address) -> None:
         self._program, self.sock, self._key, self.peer = program, sock, key, peer
         self._fd = sock.fileno()
-        self._loop = program.loop
         self.open = False
         self._watch: Watch
         self._pending = bytearray()
         self._deaf: tuple[int, str, bool] | None = None  # since when and why tx cannot be told anything any more
-        self._lost: asyncio.Future[None] = self._loop.create_future()
         self.leg: RxLeg
 
     def __repr__(self) -> str:
-        return f"leg {self.leg.number} from {self.peer}"
+        return f"leg {self.leg.number} {'to' if self._program.session.dials else 'from'} {self.peer}"
 
-    async def run(self, greeting: Greeting, answer: Answer) -> None:
-        """Until the leg is lost."""
-        session = self._program.session
-        prepare_rx(self.sock)
+    def up(self, greeting: Greeting, answer: Answer, rank: int) -> None:
+        """Accept the greeting; the leg is up, in the place of one that tx has given up. OSError: it broke."""
+        program, session = self._program, self._program.session
         try:
+            prepare_rx(self.sock, self._program.config.congestion)
             self.sock.send(answer.encode())  # it fits an empty socket; no await between the decision and the leg
         except OSError:
             session.on_answer_lost()
             raise
         old = session.superseded(greeting.leg)
         if old is not None:
-            self._program.connections[old.key].drop("superseded by a new connection", closed_by_peer=False)
-        self.leg = session.on_leg_up(self._key, greeting.leg, now_us())
+            program.connections[old.key].drop("superseded by a new connection", closed_by_peer=False)
+        self.leg = session.on_leg_up(self._key, greeting.leg, now_us(), rank)
         self.open = True
-        self._watch = self._program.poller.watch(self._fd, self._on_readable, self._flush)
-        self._program.connections[self._key] = self
-        self._program.log.say(LEG, f"{self!r}: up")
-        try:
-            self.listen()
-            if self._program.leaving:
-                self.leave()
-            self._program.after()
-            await self._lost
-        finally:
-            self.drop("closed", closed_by_peer=False)
+        self._watch = program.poller.watch(self._fd, self._on_readable, self._flush)
+        program.connections[self._key] = self
+        program.log.say(LEG, f"{self!r}: up")
+        self.listen()
+        if program.leaving:
+            self.leave()
+        program.after()
 
     def drop(self, reason: str, closed_by_peer: bool) -> None:
         """The leg is lost. Idempotent."""
@@ -130,13 +67,12 @@ class RxConnection:
         self._program.poller.forget(self._watch)
         self.sock.close()
         del self._program.connections[self._key]
-        self._program.session.on_leg_lost(self.leg, closed_by_peer, now_us())
+        self._program.session.on_leg_lost(self.leg, closed_by_peer, now_us(), random.random())
         done = self._program.session.done  # however the other side closes it then
         level = LEG if done or self._program.outcome.done() else EVENT
         self._program.log.say(level, f"{self!r}: {'done' if done else reason}")
-        if not self._lost.done():
-            self._lost.set_result(None)
         self._program.after_soon()
+        self._program.dialler.dial_soon()
 
     # ---- reading --------------------------------------------------------------------------------
     def listen(self) -> None:
@@ -199,14 +135,23 @@ class RxConnection:
     def _flush(self) -> None:
         try:
             while self._pending:
-                del self._pending[: self.sock.send(self._pending)]
+                count = self.sock.send(self._pending)
+                self.leg.told_bytes += count
+                del self._pending[:count]
         except BlockingIOError:
             self._program.poller.want(self._watch, WRITE)
         except OSError as error:  # what tx said before is still in the socket: the end, or why it gave up
             self._pending.clear()
             if self._deaf is None:
                 self._deaf = (now_us(), why(error), isinstance(error, ConnectionError))
+                self.leg.doubted = True
                 self.listen()
+                self._program.dialler.dial_soon()
+
+    def sample(self, now: int) -> None:
+        """Does the other host get what it is told?"""
+        if self._deaf is None:
+            self.leg.on_sample(unacked_bytes(self.sock), now)
 
     def drop_if_deaf(self, now: int) -> None:
         """The leg broke a while ago, and what it had brought was not asked for: nobody needs it any more."""

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import itertools
 import os
+import pathlib
 import resource
 import socket
 import struct
@@ -24,7 +25,7 @@ from viamillipede.config import (
     USER_TIMEOUT_US,
     Address,
 )
-from viamillipede.errors import NoContact
+from viamillipede.errors import NoContact, UsageError
 
 BACKLOG = 1024
 _TCP_RTO_MAX_MS = 44  # linux/tcp.h since 6.15
@@ -219,12 +220,38 @@ async def _connect(found: Any, source: Any, interface: str | None, lasts_us: int
     return sock
 
 
-def prepare_tx(sock: socket.socket) -> None:
+def prepare_tx(sock: socket.socket, congestion: str) -> None:
     """Options of a leg at tx. No TCP_USER_TIMEOUT: it would kill a leg whose reader merely pauses."""
-    _prepare(sock)
+    _prepare(sock, congestion)
 
 
-def _prepare(sock: socket.socket) -> None:
+def check_congestion(name: str) -> None:
+    """UsageError if the legs cannot have this congestion control; "": the system's own, they always can."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            _set_congestion(probe, name)
+        except OSError as error:
+            reason = "the kernel does not have it" if error.errno == errno.ENOENT else why(error)
+            raise UsageError(f"congestion: {name!r} cannot be used, {reason}; {_known_congestion()}") from error
+
+
+def _known_congestion() -> str:
+    try:
+        names = pathlib.Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control").read_text().split()
+    except OSError:
+        return "only Linux and FreeBSD let it be chosen"
+    return f"allowed to all are {', '.join(names)}"
+
+
+def _set_congestion(sock: socket.socket, name: str) -> None:
+    if name and not hasattr(socket, "TCP_CONGESTION"):
+        raise OSError(errno.ENOTSUP, "this system does not let it be chosen")
+    if name:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
+
+
+def _prepare(sock: socket.socket, congestion: str) -> None:
+    _set_congestion(sock, congestion)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if sys.platform == "linux":
         with contextlib.suppress(OSError):  # an older kernel: a fresh connection will be there before it tries again
@@ -241,9 +268,9 @@ def limit_unsent(sock: socket.socket, frame_bytes: int) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, max(frame_bytes, NOTSENT_BYTES_MIN))
 
 
-def prepare_rx(sock: socket.socket) -> None:
+def prepare_rx(sock: socket.socket, congestion: str) -> None:
     """Options of a leg at rx. Its heartbeats are never unread for long, so unacknowledged means dead."""
-    _prepare(sock)
+    _prepare(sock, congestion)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_US // 1000)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

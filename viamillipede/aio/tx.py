@@ -10,26 +10,37 @@
 import asyncio
 import contextlib
 import os
+import socket
 
 import uvloop
 
 from viamillipede.aio import report
 from viamillipede.aio.clock import now_us
+from viamillipede.aio.dialler import Dialler
+from viamillipede.aio.handshake import OpeningRefused, greet, hear_call
+from viamillipede.aio.listener import Listener
 from viamillipede.aio.log import EVENT, WARNING
 from viamillipede.aio.program import Program
-from viamillipede.aio.sockets import DialError, dial, raise_descriptor_limit, rtt_us, unacked_bytes
+from viamillipede.aio.sockets import DialError, check_congestion, dial, raise_descriptor_limit, rtt_us, unacked_bytes
 from viamillipede.aio.source import Source, open_source
 from viamillipede.aio.tx_leg import TxConnection
-from viamillipede.config import KIB, THREADS_MAX, TxConfig
+from viamillipede.config import FAREWELL_US, HEARTBEAT_US, KIB, S_US, THREADS_MAX, Address, TxConfig
 from viamillipede.errors import Exit, Failure, FrameError, NoContact, PeerLost, RemoteFailed, SessionRefused
 from viamillipede.protocol.chaos import Chaos
+from viamillipede.protocol.contact import UNKNOWN
 from viamillipede.protocol.tx_session import RETIRED, TxSession
-from viamillipede.protocol.wire import Kind, Verdict, encode_control, encode_reason
+from viamillipede.protocol.wire import Answer, Kind, Verdict, encode_control, encode_reason
 from viamillipede.units import format_bytes
 
 RECEIVE_BYTES = 64 * KIB
 SAMPLE_EVERY_TICKS = 3
 FAREWELL_LEG = THREADS_MAX  # the number of the leg that only carries the news that tx gives up
+
+_REFUSALS = {
+    Verdict.CHECKPHRASE: "it has another checkphrase",
+    Verdict.BUSY: "it is another receiver than ours",
+    Verdict.MALFORMED: "its call has values that cannot be",
+}
 
 BEAT, BYE = encode_control(Kind.BEAT), encode_control(Kind.BYE)
 
@@ -49,40 +60,51 @@ class Transmitter(Program):
         self.connections: dict[int, TxConnection] = {}  # of every leg that was ever dialled
         self.source: Source
         self._input_waits = False  # for its next bytes
-        self._pump_scheduled = self._dial_scheduled = False
+        self._pump_scheduled = False
         self._ticks = 0
         self._tuner_told: dict[int, str] = {}
         self._window_told = self._window_bytes = 0
         self.meter = report.Meter()
-        self.news = report.ContactNews(self.log, config.wait_us)
+        self.news = report.ContactNews(self.log, config.wait_us, "receiver")
+        self.dialler = Dialler(self, self.session, config.bind, self._introduce)
+        if not config.addresses:
+            self.listener = Listener(self, config.bind, config.port, self._welcome)
+        self._last_word = b""  # listening: for every leg that still comes
+        self._heard = asyncio.Event()  # rx has closed a leg on which it was said
 
     def start(self) -> None:
         """See Program."""
-        self.dial()
+        if self.listener is not None:
+            self.listener.start()
+        self.dialler.dial()
 
     def stop(self) -> None:
         """See Program."""
+        super().stop()
         for connection in self.connections.values():
             connection.drop("closed", closed_by_peer=False)
 
-    # ---- dialling -------------------------------------------------------------------------------
-    def dial(self) -> None:
-        """Set up the connections that are to be set up now."""
-        while not self.outcome.done() and (wanted := self.session.next_dial(now_us())) is not None:
-            leg, rank = wanted
-            if leg not in self.connections:
-                self.connections[leg] = TxConnection(self, leg)
-            self.spawn(self.connections[leg].attempt(rank))
+    # ---- new legs -------------------------------------------------------------------------------
+    async def _introduce(self, sock: socket.socket, leg: int, rank: int, before: bytes = b"") -> str:
+        """See Dialler."""
+        if leg not in self.connections:
+            self.connections[leg] = TxConnection(self, leg, self.session.book.states[rank].address)
+        return await self.connections[leg].introduce(sock, rank, before)
 
-    def dial_soon(self) -> None:
-        """Dial from the loop, once, when the caller is done."""
-        if not self._dial_scheduled:
-            self._dial_scheduled = True
-            self.loop.call_soon(self._dial_now)
-
-    def _dial_now(self) -> None:
-        self._dial_scheduled = False
-        self.dial()
+    async def _welcome(self, sock: socket.socket, peer: Address) -> None:
+        """See Listener. An rx calls, and we greet."""
+        session = self.session
+        call = await hear_call(sock)
+        verdict = session.on_call(call, peer, now_us())
+        if verdict is not Verdict.ACCEPTED:
+            raise OpeningRefused(_REFUSALS[verdict], Answer(verdict))
+        try:
+            accepted = Answer(Verdict.ACCEPTED, 0, call.receiver, self.config.window_bytes)
+            reason = await self._introduce(sock, call.leg, call.rank, accepted.encode())
+        finally:
+            session.on_call_over()
+        if reason:
+            raise FrameError(reason)
 
     # ---- the pump -------------------------------------------------------------------------------
     def pump(self) -> None:
@@ -139,12 +161,19 @@ class Transmitter(Program):
         self.pump()
 
     # ---- what happens ---------------------------------------------------------------------------
-    def on_leg_up(self) -> None:
+    def on_leg_up(self, connection: TxConnection) -> None:
         """A leg was accepted."""
+        if self.listener is not None:
+            connection.say(self._last_word or self.session.wishes.message(self.session.dialling))
         if not self.contact.is_set():
             self.contact.set()
             self.contact_us = now_us()
             self.log.say(EVENT, f"first contact after {report.since(self.began_us)}")
+
+    def on_heard(self) -> None:
+        """rx has closed a leg on which all was said."""
+        if self._last_word:
+            self._heard.set()
 
     def on_message(self) -> None:
         """rx has said something, and the session knows."""
@@ -173,16 +202,28 @@ class Transmitter(Program):
                     self.session.on_rtt(leg, *rtt_us(sock))
         replace = self.session.on_timer(now)
         for rank, tuner in enumerate(self.session.tuners):
-            if tuner.why != self._tuner_told.get(rank):
+            address = self.session.book.states[rank].address
+            if tuner.why != self._tuner_told.get(rank) and address is not UNKNOWN:
                 self._tuner_told[rank] = tuner.why
-                address = self.session.book.states[rank].address
                 self.log.say(EVENT, f"{address}: {report.plural(tuner.legs, 'leg')}; {tuner.why}")
         for leg, reason in replace:
             self.connections[leg].drop(reason, closed_by_peer=False, reset=reason != RETIRED)
         for leg in self.session.heartbeats(now):
             self.connections[leg].say(BEAT)
-        self.dial()
+        if self.listener is not None:
+            self._tell_wishes(now)
+        self.dialler.dial()
         self.pump()
+
+    def _tell_wishes(self, now: int) -> None:
+        """How many legs rx is to dial; a leg that is stuck need not hear it more than once."""
+        due = self.session.wishes.due(self.session.dialling, now)
+        if due is not None:
+            message, to_all = due
+            open_ones = [c for c in self.connections.values() if c.sock is not None and not c.crowded()]
+            open_ones.sort(key=lambda connection: not connection.silent())
+            for connection in open_ones if to_all else open_ones[:1]:
+                connection.say(message)
 
     # ---- the end --------------------------------------------------------------------------------
     async def farewell(self, failure: BaseException | None) -> None:
@@ -196,7 +237,7 @@ class Transmitter(Program):
                     said += connection.sock is not None and connection.silent()
                 connection.drop("done", closed_by_peer=False, reset=False)
             if not said:
-                await self._farewell_leg(BYE)
+                await self._say_at_last(BYE)
             return
         untold = isinstance(failure, NoContact | SessionRefused | PeerLost | RemoteFailed)
         if untold or not self.contact.is_set():
@@ -205,19 +246,33 @@ class Transmitter(Program):
         message = encode_reason(Kind.ABORT, reason)
         for connection in up:
             connection.say(message)
-        await self._farewell_leg(message)
+        await self._say_at_last(message)
+
+    async def _say_at_last(self, message: bytes) -> None:
+        """Say it on a fresh leg too: on the others it may stand behind frames that nobody reads.
+
+        Returns when rx has closed such a leg, which is what it does once it has understood.
+        """
+        if self.listener is None:
+            await self._farewell_leg(message)
+            return
+        self._last_word = message
+        with contextlib.suppress(TimeoutError):  # rx that reads has heard it by now
+            async with asyncio.timeout(HEARTBEAT_US / S_US):
+                await self._heard.wait()
+        for connection in self.connections.values():
+            connection.drop("closed, to be heard on a fresh one", closed_by_peer=False)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_US / S_US):
+                await self._heard.wait()
 
     async def _farewell_leg(self, message: bytes) -> None:
-        """Say it on a leg of its own too: on the others it may stand behind frames that nobody reads.
-
-        Returns when rx has closed that leg, which is what it does once it has understood.
-        """
         for state in self.session.book.states:
             if not state.worked:
                 continue
             with contextlib.suppress(DialError, FrameError, OSError):  # another address, or nobody: we end anyhow
                 with await dial(state.address, state.address.via or self.config.bind) as sock:
-                    answer = await TxConnection(self, FAREWELL_LEG).greet(sock)
+                    answer = await greet(sock, self.session.greeting(FAREWELL_LEG))
                     if answer.verdict is Verdict.ACCEPTED:
                         await self.loop.sock_sendall(sock, message)
                         while await self.loop.sock_recv(sock, RECEIVE_BYTES):
@@ -237,11 +292,13 @@ async def _transmit(config: TxConfig) -> None:
             await program.run()
         status = ""
     finally:
+        program.stop()
         program.log.say(WARNING, report.closing_tx(program, status))
 
 
 def transmit(config: TxConfig) -> int:
     """Run tx until its end; returns the exit status, or raises a Failure that carries one."""
+    check_congestion(config.congestion)
     raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_transmit(config))

@@ -1,43 +1,30 @@
-"""One leg at tx: dialled, accepted, up, lost, and again. It moves bytes; the session decides."""
+"""One leg at tx: greeted, accepted, up, lost, and again. It moves bytes; the session decides."""
 
-import asyncio
 import random
 import socket
 from typing import TYPE_CHECKING
 
 from viamillipede.aio.clock import now_us
+from viamillipede.aio.handshake import greet
 from viamillipede.aio.log import EVENT, FRAME, LEG, OPERATION, RESENT
 from viamillipede.aio.poller import READ, WRITE, Watch
-from viamillipede.aio.sockets import DialError, close_with_reset, dial, limit_unsent, prepare_tx, unacked_bytes, why
-from viamillipede.config import GREETING_US, S_US
+from viamillipede.aio.sockets import close_with_reset, limit_unsent, prepare_tx, unacked_bytes, why
+from viamillipede.config import Address
 from viamillipede.errors import FrameError
 from viamillipede.protocol.send_window import Frame
-from viamillipede.protocol.wire import (
-    ANSWER_BYTES,
-    PREFIX_BYTES,
-    VERSION,
-    Answer,
-    Verdict,
-    check_prefix_untrusted,
-    decode_answer_untrusted,
-)
+from viamillipede.protocol.wire import Verdict
 
 if TYPE_CHECKING:
     from viamillipede.aio.tx import Transmitter
 
 
-class AnotherVersion(FrameError):
-    """The receiver speaks a version that we do not."""
-
-
 class TxConnection:
     """A leg's TCP connection: none, or the current one."""
 
-    def __init__(self, program: "Transmitter", leg: int) -> None:
-        self._program, self.leg = program, leg
+    def __init__(self, program: "Transmitter", leg: int, address: Address) -> None:
+        self._program, self.leg, self.address = program, leg, address
         self._loop = program.loop
         self.sock: socket.socket | None = None
-        self.rank = 0
         self.restarts = 0
         self._buffers: list[memoryview] = []  # what of the current frame, and of a last word, is still to be sent
         self._informed = False  # rx has said on this leg how things stand
@@ -48,60 +35,24 @@ class TxConnection:
         self._stalled = False  # chaos: like a black hole
 
     def __repr__(self) -> str:
-        return f"leg {self.leg} to {self._program.session.book.states[self.rank].address}"
+        return f"leg {self.leg} to {self.address}"
 
-    # ---- from dialling to the answer ------------------------------------------------------------
-    async def attempt(self, rank: int) -> None:
-        """Dial the address and be accepted; the leg is up then, in the place of one that was doubted. Or not."""
-        program, session = self._program, self._program.session
-        address = session.book.states[rank].address
-        try:
-            sock = await dial(address, address.via or program.config.bind)
-            try:
-                answer = await self.greet(sock)
-                if answer.verdict is Verdict.ACCEPTED:  # rx has given up the one before
-                    self.drop("replaced by a fresh connection", closed_by_peer=False)
-                self.rank = rank
-                reason = session.on_answer(self.leg, rank, answer, now_us())
-            except AnotherVersion as error:
-                reason = session.on_refused_for_good(rank, str(error))
-            except FrameError as error:
-                reason = f"no viamillipede receiver: {error}"
-            except OSError as error:
-                raise DialError(why(error), isinstance(error, ConnectionError)) from error
-            finally:
-                if self.sock is not None or self.leg not in session.legs:
-                    sock.close()
-            if reason:
-                raise DialError(reason, refused=False)
+    # ---- from the greeting to the answer --------------------------------------------------------
+    async def introduce(self, sock: socket.socket, rank: int, before: bytes = b"") -> str:
+        """Greet on a new connection, after `before`; the leg is up then, in the place of one that was doubted.
+
+        Returns "", or why it is not up. FrameError, OSError, TimeoutError; SessionRefused or PeerLost if that is final.
+        """
+        session = self._program.session
+        prepare_tx(sock, self._program.config.congestion)
+        answer = await greet(sock, before + session.greeting(self.leg))
+        if answer.verdict is Verdict.ACCEPTED:  # rx has given up the one before
+            self.drop("replaced by a fresh connection", closed_by_peer=False)
+        reason = session.on_answer(self.leg, rank, answer, now_us())
+        if not reason:
+            self.address = session.book.states[rank].address
             self._up(sock)
-        except DialError as error:
-            if program.outcome.done():
-                return  # the receiver has left, as it should
-            session.on_attempt_failed(rank, str(error), error.refused, now_us(), random.random())
-            program.log.say(LEG, f"leg {self.leg} to {address}: {error}")
-        finally:
-            session.dialling.on_over(self.leg)
-            program.dial_soon()
-
-    async def greet(self, sock: socket.socket) -> Answer:
-        """Say who we are and hear the answer. FrameError, OSError, DialError."""
-        prepare_tx(sock)
-        received = bytearray()
-        try:
-            async with asyncio.timeout(GREETING_US / S_US):
-                await self._loop.sock_sendall(sock, self._program.session.greeting(self.leg))
-                while len(received) < ANSWER_BYTES:
-                    data = await self._loop.sock_recv(sock, ANSWER_BYTES - len(received))
-                    if not data:
-                        raise DialError("closed before it answered", refused=True)
-                    received += data
-                    version = check_prefix_untrusted(received)
-                    if len(received) >= PREFIX_BYTES and version != VERSION:
-                        raise AnotherVersion(f"the receiver speaks version {version} of the protocol, we {VERSION}")
-        except TimeoutError as error:
-            raise DialError("connected, but no answer", refused=False) from error
-        return decode_answer_untrusted(received)
+        return reason
 
     def _up(self, sock: socket.socket) -> None:
         program = self._program
@@ -110,13 +61,15 @@ class TxConnection:
         self._watch = program.poller.watch(sock.fileno(), self._on_readable, self._on_writable)
         program.poller.want(self._watch, READ)
         program.log.say(LEG, f"{self!r}: up")
-        program.on_leg_up()
+        program.on_leg_up(self)
 
     def drop(self, reason: str, closed_by_peer: bool, reset: bool = True) -> None:
         """The leg is lost: its frames go to others. Idempotent."""
         sock, self.sock = self.sock, None
         if sock is None:
             return
+        if closed_by_peer and self.silent():
+            self._program.on_heard()
         self._program.poller.forget(self._watch)
         if reset:
             close_with_reset(sock)
@@ -130,7 +83,7 @@ class TxConnection:
             reason += f"; frames given to others: {queued}"
         self._program.log.say(LEG if self._program.outcome.done() else EVENT, f"{self!r}: {reason}")
         self._program.pump_soon()
-        self._program.dial_soon()
+        self._program.dialler.dial_soon()
 
     # ---- frames out -----------------------------------------------------------------------------
     def send(self, frame: Frame, payload: memoryview) -> None:
@@ -166,6 +119,10 @@ class TxConnection:
     def silent(self) -> bool:
         """Whether nothing waits to be sent."""
         return not self._buffers
+
+    def crowded(self) -> bool:
+        """Whether something else waits already behind the current frame."""
+        return len(self._buffers) > 2
 
     def _flush(self) -> None:
         sock = self.sock

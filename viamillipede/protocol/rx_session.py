@@ -26,7 +26,8 @@ from viamillipede.config import (
     RxConfig,
 )
 from viamillipede.errors import FrameError, LimitReached, PeerLost, RemoteFailed
-from viamillipede.protocol.presence import Absence, Presence
+from viamillipede.protocol.calls import Caller
+from viamillipede.protocol.presence import Absence
 from viamillipede.protocol.reassembly import Copy, Plan, Reassembly
 from viamillipede.protocol.waiting_legs import RxLeg, WaitingLegs
 from viamillipede.protocol.wire import (
@@ -56,14 +57,14 @@ class Action(Enum):
     WAIT = "wait"
 
 
-class RxSession:
+class RxSession(Caller):
     """One stream, and the legs that bring it. `direct`: the output can take bytes straight from a socket."""
 
     def __init__(self, config: RxConfig, receiver: bytes, direct: bool, now_us: int) -> None:
-        self._config, self._receiver, self._can_direct = config, receiver, direct
+        super().__init__(config, receiver, now_us)
+        self._config, self._can_direct = config, direct
         self.session: bytes | None = None
         self.checksum = config.checksum
-        self.presence = Presence(config.wait_us, config.regroup_us, config.outage_us, now_us)
         self.reassembly = Reassembly(config.window_bytes, self.checksum, direct)
         self.legs: dict[int, RxLeg] = {}
         self.legs_most = self.restarts = self.resends = 0
@@ -110,12 +111,13 @@ class RxSession:
 
     def superseded(self, number: int) -> RxLeg | None:
         """The leg that tx has given up, when it greets with the same number again."""
-        return next((leg for leg in self.legs.values() if leg.number == number), None)
+        return self.numbered.get(number)
 
-    def on_leg_up(self, key: int, number: int, now_us: int) -> RxLeg:
+    def on_leg_up(self, key: int, number: int, now_us: int, rank: int = 0) -> RxLeg:
         """An accepted greeting was answered. The new leg is told at once how things stand."""
-        leg = self.legs[key] = RxLeg(key, number, now_us)
-        self.presence.on_leg_up()
+        assert number not in self.numbered, "the one before must have been given up"
+        leg = self.legs[key] = self.numbered[number] = RxLeg(key, number, now_us, rank)
+        self.on_reached(rank)
         self.restarts += number in self.times_up
         self.times_up[number] += 1
         self.legs_most = max(self.legs_most, sum(each.number < THREADS_MAX for each in self.legs.values()))
@@ -123,13 +125,18 @@ class RxSession:
         self._say(leg, self.refusal or (self._done_message() if self.done else self._ack_message()))
         return leg
 
-    def on_leg_lost(self, leg: RxLeg, closed_by_peer: bool, now_us: int) -> None:
+    def on_leg_lost(self, leg: RxLeg, closed_by_peer: bool, now_us: int, jitter: float = 0.5) -> None:
         """The leg is gone, and what it had begun to bring with it; what it brought stays."""
-        del self.legs[leg.key]
+        del self.legs[leg.key], self.numbered[leg.number]
         self.waiting_legs.stop(leg)
         if self._ack_leg is leg:
             self._ack_leg = None
-        self.presence.on_leg_lost(closed_by_peer, now_us)
+        self.on_cut_off(leg.rank, leg.useful, closed_by_peer, now_us, jitter)
+
+    def _on_useful(self, leg: RxLeg) -> None:
+        if not leg.useful:
+            leg.useful = True
+            self.on_of_use(leg.rank)
 
     # ---- a leg's next step ----------------------------------------------------------------------
     def step(self, leg: RxLeg, now_us: int) -> tuple[Action, memoryview | int]:
@@ -207,7 +214,10 @@ class RxSession:
             raise FrameError("damaged payload: its hash is wrong")
         if header.kind is Kind.BEAT:
             if leg.heard_us - leg.since_us >= USEFUL_US:
-                self.presence.on_useful()
+                self._on_useful(leg)
+            return
+        if header.kind is Kind.LEGS:
+            self.on_legs_untrusted(header, payload)
             return
         if header.kind is Kind.BYE:
             if not self.done:
@@ -227,7 +237,7 @@ class RxSession:
         else:
             self._arrived_bytes += copy.header.length
             self._ack_leg = leg
-            self.presence.on_useful()
+            self._on_useful(leg)
             self.waiting_legs.wake(seq)  # copies of it that wait can be thrown away
         if reassembly.due_seq != due_before:
             self.waiting_legs.on_due(due_before, reassembly.due_seq, now_us)
@@ -360,12 +370,13 @@ class RxSession:
         self.waiting_legs.expire(now_us)
         absence = None if self.reassembly.complete() else self.presence.absence(now_us)
         if absence is Absence.NO_CONTACT:
-            raise LimitReached(f"no transmitter came within {(self._config.wait_us or 0) / S_US:.10g} s")
+            why = "; ".join(["", *self.book.failures()])
+            raise LimitReached(f"no transmitter came within {(self._config.wait_us or 0) / S_US:.10g} s{why}")
         if absence is not None:
             raise PeerLost(f"{absence.value}; the stream ends incomplete at byte {self.reassembly.written}")
 
     def check(self) -> None:
         """Invariants between the parts."""
         self.reassembly.check()
-        assert self.presence.legs_up == len(self.legs)
+        assert self.presence.legs_up == len(self.legs) == len(self.numbered)
         self.waiting_legs.check(self.legs)

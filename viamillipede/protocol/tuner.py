@@ -5,7 +5,8 @@ source or rx's output) and their round trips show no queue (the network's, too, 
 carry when one stands), the number is doubled, round by round; when a round was not faster than the
 one before, the number before is taken and kept. On a long road without a queue legs are slow because
 they meet losses, and are just losing what slow start had won: there the rate of one round says little,
-and the number is doubled all the same. States of an address:
+and the number is doubled all the same, as long as each leg has a few segments in flight. States of an
+address:
 
     growing --not faster, a queue, or legs idle--> settled
     settled --all busy, no queue--> growing, unless that was in vain less than PROBE_US ago
@@ -20,7 +21,7 @@ legs must be dialled, accepted and out of slow start by then.
 
 from enum import Enum
 
-from viamillipede.config import MIB, MS_US, S_US, THREADS_AUTO_MAX, THREADS_MAX
+from viamillipede.config import KIB, MIB, MS_US, S_US, THREADS_AUTO_MAX, THREADS_MAX
 
 LEGS_START = 8  # of all addresses ...
 LEGS_START_MIN = 4  # ... but of each at least
@@ -29,6 +30,7 @@ ROUND_US_MAX = 2 * S_US
 ROUND_TRIPS = 3
 QUEUE_US_MIN = 5 * MS_US
 LONG_US = 5 * MS_US  # a round trip that would show a queue: without one, legs are slow because they meet losses
+FLIGHT_BYTES_MIN = 6 * KIB  # per leg and round trip: with less, losses cost a leg a timeout and company costs all
 QUEUE_SHARE = 5  # a queue that takes more than this part of the round trip: the road is full
 BUSY_PERCENT = 50  # of a round: all legs were busy
 FASTER_PERCENT = 104  # of the rate before is faster
@@ -38,7 +40,7 @@ UP_PERCENT = 75  # of the legs that are wanted have to be up after a round, or n
 SHRINK_US = 5 * S_US  # after that time with one number half of it is tried
 PROBE_US = 60 * S_US  # what was in vain is not tried again before this
 IDLE_US = 5 * S_US
-FORGETS = 32  # the best rate of a settled address is forgotten by this part of it each round: rounds are not equal
+FORGETS = 128  # the best rate of a settled address is forgotten by this part of it each round: rounds are not equal
 
 
 class State(Enum):
@@ -96,7 +98,7 @@ class Tuner:
         full = 100 * self._queue_ticks >= BUSY_PERCENT * self._ticks
         self._round_us = min(max(ROUND_US_MIN, ROUND_TRIPS * rtt_us), ROUND_US_MAX)
         self._begin(now_us, delivered)
-        if 100 * up < UP_PERCENT * self.legs and self.state is State.GROWING:
+        if 100 * up < UP_PERCENT * self.legs and self.state is State.GROWING and self._before[0]:
             self._settle(max(up, 1), rate, f"of {self.legs} only {up} came up", now_us)
             self._grow_us = now_us + PROBE_US
         elif self.state is State.GROWING:
@@ -116,7 +118,7 @@ class Tuner:
             self._settle(self.legs if faster else legs, rate, f"{_spell(rate)} fill the road", now_us)
             if not faster:
                 self._grow_us = now_us + PROBE_US
-        elif not faster and rtt_us < LONG_US:
+        elif not faster and (rtt_us < LONG_US or rate * rtt_us // S_US < self.legs * FLIGHT_BYTES_MIN):
             why = f"{self.legs} brought {_spell(rate)}, {legs} had brought {_spell(rate_before)}"
             self._settle(legs, rate_before, why, now_us)
             self._grow_us = now_us + PROBE_US

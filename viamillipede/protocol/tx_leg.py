@@ -139,7 +139,8 @@ class TxLeg:
         """
         given = self._pipe.get(seq)
         rate = self._rate_or_guess(now_us)
-        if given is None or not rate:
+        if given is None or not rate or (not self.rate and not self.unacked_bytes):
+            # Never timed; and when the next host has taken it all, its rate is no guess at what is behind it.
             return now_us - max(since_us, given.given_us if given else self.drained_us)
         return abs(self._done_us(given, rate, since_us) - now_us)
 

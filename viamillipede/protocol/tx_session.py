@@ -10,7 +10,7 @@ How the session ends: `done` after rx said that its output accepted everything; 
 `errors.Failure` is raised by the call that noticed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from viamillipede.config import (
     CHECKPHRASE_BYTES,
@@ -20,17 +20,18 @@ from viamillipede.config import (
     LEG_STUCK_US,
     S_US,
     THREADS_AUTO,
-    THREADS_MAX,
+    TICK_US,
     USEFUL_US,
     WINDOW_STALL_PERIOD_US,
     WINDOW_STALL_US,
+    Address,
     TxConfig,
 )
-from viamillipede.errors import FrameError, NoContact, PeerLost, RemoteFailed, SessionRefused
+from viamillipede.errors import FrameError, NoContact, PeerLost, RemoteFailed
 from viamillipede.protocol import hedging
-from viamillipede.protocol.address_book import AddressBook
-from viamillipede.protocol.dialling import Dialling
-from viamillipede.protocol.presence import Absence, Presence
+from viamillipede.protocol.calls import Callers, Wishes
+from viamillipede.protocol.contact import UNKNOWN, Contact
+from viamillipede.protocol.presence import Absence
 from viamillipede.protocol.scheduler import Scheduler
 from viamillipede.protocol.send_window import Frame, SendWindow
 from viamillipede.protocol.tuner import Tuner
@@ -38,9 +39,9 @@ from viamillipede.protocol.tx_leg import TxLeg
 from viamillipede.protocol.wire import (
     FEATURE_CHECKSUM,
     HEADER_BYTES,
-    VERSION,
     Ack,
     Answer,
+    Call,
     Greeting,
     Header,
     Kind,
@@ -50,49 +51,63 @@ from viamillipede.protocol.wire import (
     decode_reason,
 )
 
-_REFUSALS = {
-    Verdict.VERSION: f"the receiver speaks another version of the protocol than ours, {VERSION}",
-    Verdict.CHECKPHRASE: "the receiver has another checkphrase",
-    Verdict.BUSY: "the receiver is busy with another stream",
-    Verdict.MALFORMED: "the receiver found our greeting malformed",
-}
-
-
+OUTPUT_SHARE = 4  # rx waited for its output for more than this part of a tick: not the network is slow
 RETIRED = "not needed any more"
 
 
-class TxSession:
+class TxSession(Contact):
     """One stream and the legs that carry it."""
+
+    role, other, opening = "transmitter", "receiver", "greeting"
 
     def __init__(self, config: TxConfig, session: bytes, now_us: int) -> None:
         self._config, self._session = config, session
-        self.book, count = AddressBook(config.addresses), len(config.addresses)
-        self.presence = Presence(config.wait_us, config.regroup_us, config.outage_us, now_us)
-        threads = max(config.threads, count)
-        legs_of = [threads // count + (rank < threads % count) for rank in range(count)]
-        self.tuners: list[Tuner] = []
-        if config.threads == THREADS_AUTO:
-            self.tuners = [Tuner(max(1, THREADS_MAX // count), now_us) for _ in range(count)]
-            legs_of = [tuner.legs for tuner in self.tuners]
-        self.dialling = Dialling(self.book, legs_of, moving=not self.tuners)
-        self.scheduler = Scheduler(config.addresses, config.limit_bytes)
-        self._delivered = [0] * count  # bytes that arrived, by rank
-        self.window = SendWindow(config.window_bytes, config.frame_bytes, config.checksum)
         self.legs: dict[int, TxLeg] = {}
+        super().__init__(config, config.wait_us, self.legs, now_us)
+        self.callers, self.wishes = Callers(config.checkphrase), Wishes()
+        self._set_out(config.addresses or (UNKNOWN,), now_us)
+        self.window = SendWindow(config.window_bytes, config.frame_bytes, config.checksum)
         self.legs_most = self.restarts = self.hedges = self.resends = 0
         self.done = False
         self.checksum = config.checksum
         self.rx_waits_output = False
         self._receiver = bytes(8)
         self._known: set[int] = set()  # legs that were up once
-        self._refused: dict[int, str] = {}  # rank -> why it refused for good
-        self._starving_since_us = now_us
+        self._starving_since_us = self._ack_us = now_us
+        self._output_waits_us = 0  # of this tick, rx waited for its output for so long
         self._full_since_us: int | None = None
         self._stalls_since_us = now_us
         self._stalled_us = 0  # in this period
         self._tick_us = now_us
 
+    def _set_out(self, addresses: Sequence[Address], now_us: int) -> None:
+        """The paths are known: from the start, or, listening, from the first call."""
+        count, config = len(addresses), self._config
+        threads = max(config.threads, count)
+        legs_of = [threads // count + (rank < threads % count) for rank in range(count)]
+        self.tuners: list[Tuner] = []
+        if config.threads == THREADS_AUTO:
+            self.tuners = [Tuner(count, now_us) for _ in range(count)]
+            legs_of = [tuner.legs for tuner in self.tuners]
+        self.set_out(addresses, legs_of, moving=not self.tuners)
+        self.scheduler = Scheduler(addresses, config.limit_bytes)
+        self._delivered = [0] * count  # bytes that arrived, by rank
+
     # ---- legs come and go -----------------------------------------------------------------------
+    def on_call(self, call: Call, address: Address, now_us: int) -> Verdict:
+        """rx has called. ACCEPTED: greet it, and tell `on_call_over` when it has answered, or has not."""
+        verdict, first = self.callers.on_call(call)
+        if first:
+            self._receiver = call.receiver
+            self._set_out([UNKNOWN] * call.ranks, now_us)
+        if verdict is Verdict.ACCEPTED:
+            self.book.states[call.rank].address = address
+        return verdict
+
+    def on_call_over(self) -> None:
+        """The call has led to a leg, or to none."""
+        self.callers.on_over(self.presence.contacted)
+
     def greeting(self, leg: int) -> bytes:
         """What to say first on a new connection."""
         assert len(self._config.checkphrase) == CHECKPHRASE_BYTES
@@ -108,18 +123,8 @@ class TxSession:
 
     def on_answer(self, leg: int, rank: int, answer: Answer, now_us: int) -> str:
         """rx has answered: "" if the leg is up, else why not; SessionRefused or PeerLost if that is final."""
-        anew = answer.verdict is Verdict.ACCEPTED and self.presence.contacted and answer.receiver != self._receiver
-        if answer.verdict is Verdict.UNKNOWN or anew:
-            if self.presence.legs_up or not self.book.states[rank].worked:
-                return self.on_refused_for_good(rank, "another receiver than ours answers")
-            raise PeerLost("the receiver was started anew and does not know this stream")
-        if answer.verdict in (Verdict.VERSION, Verdict.CHECKPHRASE):
-            return self.on_refused_for_good(rank, _REFUSALS[answer.verdict])
-        if answer.verdict is not Verdict.ACCEPTED:
-            self.book.states[rank].refusal = _REFUSALS[answer.verdict]
-            return self.book.states[rank].refusal
-        if self._config.checksum and not answer.features & FEATURE_CHECKSUM:
-            return self.on_refused_for_good(rank, "the receiver does not verify checksums")
+        if reason := self._refusal(rank, answer):
+            return reason
         if not self.presence.contacted:
             assert not self.window.head, "nothing is read before rx has said what its window is"
             self._receiver = answer.receiver
@@ -127,40 +132,32 @@ class TxSession:
             window_bytes = min(self._config.window_bytes, answer.window_bytes)
             self.window = SendWindow(window_bytes, self.window.frame_bytes, self.checksum)
         assert leg not in self.legs, "the one before must have been given up"
-        self.presence.on_leg_up()
-        self.book.on_accepted(rank)
-        self._refused.pop(rank, None)
+        self.on_reached(rank)
         self.legs[leg] = TxLeg(leg, rank, now_us)
         self.restarts += leg in self._known
         self._known.add(leg)
         self.legs_most = max(self.legs_most, len(self.legs))
         return ""
 
-    def on_refused_for_good(self, rank: int, reason: str) -> str:
-        """This address leads to a receiver that cannot be ours. SessionRefused if all of them do."""
-        self._refused[rank] = reason
-        if not self.presence.contacted and len(self._refused) == len(self.book.states):
-            raise SessionRefused(f"{self.book.states[rank].address}: {reason}")
-        return reason
-
-    def on_attempt_failed(self, rank: int, reason: str, refused: bool, now_us: int, jitter: float) -> None:
-        """No leg came of an attempt. `refused`: the host answered that nobody listens there."""
-        if refused and self.book.states[rank].worked:
-            self.presence.on_refused()
-        self.book.on_failed(rank, reason, refused, now_us, jitter)
+    def _refusal(self, rank: int, answer: Answer) -> str:
+        ours = self._receiver in (answer.receiver, bytes(8))
+        if answer.verdict is Verdict.UNKNOWN or (answer.verdict is Verdict.ACCEPTED and not ours):
+            final = "the receiver was started anew and does not know this stream"
+            return self.on_another_process(rank, "another receiver than ours answers", final)
+        if answer.verdict is not Verdict.ACCEPTED:
+            return self.on_verdict(rank, answer.verdict)
+        if self._config.checksum and not answer.features & FEATURE_CHECKSUM:
+            return self.on_refused_for_good(rank, "the receiver does not verify checksums")
+        return ""
 
     def on_leg_lost(self, leg: int, closed_by_peer: bool, now_us: int, jitter: float = 0.5) -> int:
         """An accepted leg is gone; its frames are queued again. Returns how many."""
         state = self.legs.pop(leg)
         self.scheduler.discard(state.rank, leg)
-        if not state.useful:
-            self.book.on_cut(state.rank, now_us, jitter)
-        self.presence.on_leg_lost(closed_by_peer, now_us)
+        if state.retiring:
+            self._known.discard(leg)  # when it is wanted again, that will be no restart
+        self.on_cut_off(state.rank, state.useful or state.retiring, closed_by_peer, now_us, jitter)
         return self.window.on_leg_lost(leg)
-
-    def next_dial(self, now_us: int) -> tuple[int, int] | None:
-        """(leg, rank) of a connection to set up now; `dialling.on_over` says that this has ended. None: not now."""
-        return self.dialling.next(self.legs, self.presence.contacted, now_us)
 
     # ---- frames out -----------------------------------------------------------------------------
     def on_idle(self, leg: int) -> None:
@@ -273,8 +270,7 @@ class TxSession:
         if state.useful:
             return
         state.useful = True
-        self.book.on_useful(state.rank)
-        self.presence.on_useful()
+        self.on_of_use(state.rank)
 
     def _on_message(self, state: TxLeg, header: Header, payload: bytes, now_us: int) -> None:
         if header.kind is Kind.ACK:
@@ -297,6 +293,9 @@ class TxSession:
         if overtaken:  # a newer one came first, on a faster leg: what rx waited for then does not matter
             return
         waits_output = ack.waiting is Waiting.OUTPUT
+        if self.rx_waits_output:
+            self._output_waits_us += now_us - self._ack_us
+        self._ack_us = now_us
         if self.rx_waits_output and not waits_output:
             self._starving_since_us = now_us
         if arrived:
@@ -325,11 +324,10 @@ class TxSession:
             for leg in frame.legs:
                 state = self.legs[leg]
                 self._on_useful(state)
-                if len(frame.legs) == 1:
-                    self._delivered[state.rank] += frame.length
-                    if frame.sends == 1:  # else nobody knows which copy it was (Karn)
-                        state.progress_us = now_us
-                    state.on_arrived(frame.seq, frame.sends == 1 and not output_blocked, now_us)
+                self._delivered[state.rank] += frame.length // len(frame.legs)
+                if frame.sends == 1:  # else nobody knows which copy it was (Karn)
+                    state.progress_us = now_us
+                    state.on_arrived(frame.seq, not output_blocked, now_us)
                 self._refresh(state)
 
     # ---- time -----------------------------------------------------------------------------------
@@ -341,41 +339,47 @@ class TxSession:
         self._tick_us = now_us
         absence = self.presence.absence(now_us)
         if absence is Absence.NO_CONTACT:
-            raise NoContact("no contact: " + "; ".join(self.book.failures() or ["no address answered"]))
+            nobody = "no address answered" if self.dials else "no receiver called"
+            raise NoContact("no contact: " + "; ".join(self.book.failures() or [nobody]))
         if absence is not None:
             raise PeerLost(f"{absence.value}; {self.window.written} bytes were delivered")
         if not self.window.room_bytes():
             self._note_stall(now_us)
+            if self.window.room_bytes():
+                self._full_since_us = None
         self._tune(now_us)
         self._retire()
         replace = []
         for state in self.legs.values():
-            if now_us - state.heard_us >= LEG_DOUBTED_US and not state.doubted:
+            silent_us = now_us - state.heard_us
+            if silent_us >= LEG_DOUBTED_US + 2 * state.rtt_us and not state.doubted:
                 state.doubted = True
                 self.window.on_leg_doubted(state.leg)
                 self._refresh(state)
-            if now_us - state.heard_us >= LEG_SILENT_US:
+            if silent_us >= LEG_SILENT_US + 4 * state.rtt_us:
                 replace.append((state.leg, "silent"))
             elif state.retiring and not (state.busy or state.unacked_bytes or self.window.carries(state.leg)):
                 replace.append((state.leg, RETIRED))
             elif (
                 (state.busy or state.unacked_bytes or self.window.carries(state.leg))  # it may hold what others brought
                 and not self.rx_waits_output
-                and now_us - max(state.progress_us, self._starving_since_us) >= LEG_STUCK_US
+                and now_us - max(state.progress_us, self._starving_since_us) >= LEG_STUCK_US + 8 * state.rtt_us
             ):
                 replace.append((state.leg, "stuck"))
         return replace
 
     def _tune(self, now_us: int) -> None:
+        output_slow = self.rx_waits_output or OUTPUT_SHARE * self._output_waits_us > TICK_US
+        self._output_waits_us = 0
         for rank, tuner in enumerate(self.tuners):
-            legs = [leg for leg in self.legs.values() if leg.rank == rank]
+            legs = [leg for leg in self.legs.values() if leg.rank == rank and not leg.doubted]
             if not legs:
                 continue  # nothing can be learnt
-            busy = self.scheduler.saturated(rank) and not self.rx_waits_output
+            busy = self.scheduler.saturated(rank) and not output_slow
             rtts_us = [leg.rtt_us for leg in legs if leg.rtt_us]
             rtt_us = sum(rtts_us) // max(1, len(rtts_us))
             queue_us = rtt_us - min((leg.rtt_us_min for leg in legs if leg.rtt_us), default=0)
-            tuner.on_tick(self._delivered[rank], busy, rtt_us, queue_us, now_us)
+            tuner.on_tick(self._delivered[rank], len(legs), busy, rtt_us, queue_us, now_us)
             self.dialling.targets[rank] = tuner.legs
 
     def _retire(self) -> None:

@@ -10,7 +10,7 @@ CALM_FRAMES in a row would have become due within ASIDE_US anyway: then it only 
 
 from collections import deque
 
-from viamillipede.config import ASIDE_US, CALM_FRAMES, REASON_BYTES_MAX
+from viamillipede.config import ASIDE_US, CALM_FRAMES, LEG_DOUBTED_US, REASON_BYTES_MAX
 from viamillipede.protocol.reassembly import Copy, Plan
 from viamillipede.protocol.wire import HEADER_BYTES, Header
 
@@ -19,12 +19,13 @@ class RxLeg:
     """One accepted connection. `number` is tx's name for it, `key` ours: numbers come back, keys do not."""
 
     __slots__ = (
-        "bytes_discarded", "bytes_received", "control", "copy", "got", "head", "header", "heard_us", "key", "number",
-        "outbox", "plan", "sent_us", "since_us", "waiting_since_us",
+        "acked_bytes", "acked_us", "bytes_discarded", "bytes_received", "control", "copy", "doubted", "got", "head",
+        "header", "heard_us", "key", "number", "outbox", "plan", "rank", "sent_us", "since_us", "told_bytes", "useful",
+        "waiting_since_us",
     )  # fmt: skip
 
-    def __init__(self, key: int, number: int, now_us: int) -> None:
-        self.key, self.number = key, number
+    def __init__(self, key: int, number: int, now_us: int, rank: int = 0) -> None:
+        self.key, self.number, self.rank = key, number, rank
         self.head = memoryview(bytearray(HEADER_BYTES))
         self.control = memoryview(bytearray(REASON_BYTES_MAX))
         self.got = 0  # bytes of the header or control payload that are here
@@ -33,8 +34,21 @@ class RxLeg:
         self.plan = Plan.WAIT
         self.outbox: deque[bytes] = deque()  # for the shell to send, besides acknowledgements
         self.bytes_received = self.bytes_discarded = 0
-        self.since_us = self.sent_us = self.heard_us = now_us
+        self.told_bytes = self.acked_bytes = 0  # what the socket took, and what of it the other host has
+        self.doubted = False  # it does not get what we say: another one is dialled beside it
+        self.useful = False  # yet
+        self.since_us = self.sent_us = self.heard_us = self.acked_us = now_us
         self.waiting_since_us = 0
+
+    def on_sample(self, unacked_bytes: int, now_us: int) -> None:
+        """The kernel's word on how much of what we said the other host has not acknowledged yet.
+
+        That is the only evidence against a leg that we do not read while the output is blocked.
+        """
+        acked_bytes = self.told_bytes - unacked_bytes
+        if acked_bytes > self.acked_bytes or not unacked_bytes:
+            self.acked_bytes, self.acked_us = acked_bytes, now_us
+        self.doubted = now_us - max(self.acked_us, self.heard_us) >= LEG_DOUBTED_US
 
 
 class WaitingLegs:

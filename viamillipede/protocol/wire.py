@@ -1,33 +1,38 @@
 """Everything that crosses a leg, byte by byte; big-endian, fixed sizes (viamillipede.7, WIRE FORMAT).
 
-A leg opens with a greeting from tx and an answer from rx. After that both directions carry
-messages: a header, then `length` bytes of payload. Every greeting, answer and header ends in a
-hash of itself, which is checked before anything in it is believed: one flipped bit in a length
-would otherwise stall a leg for ever.
+A leg opens with a greeting from tx and an answer from rx; if rx has dialled, with a call from rx and
+tx's answer to that before. After that both directions carry messages: a header, then `length` bytes
+of payload. Every call, greeting, answer and header ends in a hash of itself, which is checked before
+anything in it is believed: one flipped bit in a length would otherwise stall a leg for ever.
 
 greeting, 72 bytes                answer, 40 bytes                  header, 40 bytes
 offset bytes field                offset bytes field                offset bytes field
      0     4 magic b"vmlp"             0     4 magic b"vmlp"             0     2 magic b"vm"
      4     1 version                   4     1 version                   2     1 kind (Kind)
-     5     1 reserved, 0               5     1 verdict (Verdict)         3     1 reserved, 0
+     5     1 opening (Opening)         5     1 verdict (Verdict)         3     1 reserved, 0
      6     2 features (bits)           6     2 features of the session   4     4 length of the payload
      8    16 session                   8     8 receiver                  8     8 seq
     24     8 receiver, or 0           16     8 window, bytes            16     8 offset
     32     4 leg                      24     8 reserved, 0              24     8 payload_hash, xxh3-64
     36     4 checkphrase              32     8 hash, xxh3-64 of 0..32   32     8 header_hash, xxh3-64 of 0..32
     40     8 window, bytes
-    48     8 frame, bytes at most
-    56     8 reserved, 0
-    64     8 hash, xxh3-64 of 0..64
+    48     8 frame, bytes at most     call, 40 bytes
+    56     8 reserved, 0              offset bytes field                offset bytes field
+    64     8 hash, xxh3-64 of 0..64        0     4 magic b"vmlp"            16     4 leg
+                                           4     1 version                  20     4 rank of the path
+                                           5     1 opening (Opening)        24     4 ranks: how many paths
+                                           6     2 reserved, 0              28     4 checkphrase
+                                           8     8 receiver                 32     8 hash, xxh3-64 of 0..32
 """
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 import xxhash
 
-from viamillipede.config import ACK_RANGES_MAX, FRAME_BYTES_MAX, REASON_BYTES_MAX, WINDOW_BYTES_MIN
+from viamillipede.config import ACK_RANGES_MAX, FRAME_BYTES_MAX, LEGS_MAX, RANKS_MAX, REASON_BYTES_MAX, WINDOW_BYTES_MIN
 from viamillipede.errors import FrameError
 
 VERSION = 1
@@ -38,18 +43,32 @@ FEATURES_KNOWN = FEATURE_CHECKSUM
 
 _GREETING = struct.Struct("!4sBBH16s8sI4sQQQ")
 _ANSWER = struct.Struct("!4sBBH8sQQ")
+_CALL = struct.Struct("!4sBBH8sIII4s")
 _HEADER = struct.Struct("!2sBBIQQQ")
 _HASH = struct.Struct("!Q")
 _ACK = struct.Struct("!QQ")
 _RANGE = struct.Struct("!QQ")
+_TARGET = struct.Struct("!H")
 
 PREFIX_BYTES = 5  # magic and version stand in the same place in every version
 GREETING_BYTES = _GREETING.size + _HASH.size
 ANSWER_BYTES = _ANSWER.size + _HASH.size
+CALL_BYTES = _CALL.size + _HASH.size
 HEADER_BYTES = _HEADER.size + _HASH.size
 CONTROL_BYTES_MAX = _ACK.size + ACK_RANGES_MAX * _RANGE.size
-assert (GREETING_BYTES, ANSWER_BYTES, HEADER_BYTES) == (72, 40, 40)  # wire facts: changing one changes VERSION
-assert REASON_BYTES_MAX <= CONTROL_BYTES_MAX
+# Wire facts: changing one changes VERSION.
+assert (GREETING_BYTES, ANSWER_BYTES, CALL_BYTES, HEADER_BYTES) == (72, 40, 40, 40)
+assert REASON_BYTES_MAX <= CONTROL_BYTES_MAX and RANKS_MAX * _TARGET.size <= REASON_BYTES_MAX
+
+
+class Opening(IntEnum):
+    """What whoever dials says first; the byte behind the prefix."""
+
+    GREETING = 0  # from tx
+    CALL = 1  # from rx
+
+
+OPENING_BYTES = {Opening.GREETING: GREETING_BYTES, Opening.CALL: CALL_BYTES}
 
 
 class Kind(IntEnum):
@@ -60,25 +79,27 @@ class Kind(IntEnum):
     ABORT = 3  # tx gives up; the payload says why
     BYE = 4  # tx has seen DONE and leaves
     BEAT = 5  # tx has nothing to send on this leg, and is alive
+    LEGS = 6  # how many legs tx wants of an rx that dials; `seq`: the highest is the latest; see encode_legs
     ACK = 16  # `seq`: all frames below arrived; `offset`: bytes written; see Ack for the payload
     RESEND = 17  # the copy of frame `seq` that this leg carried is no use: send it again
     DONE = 18  # the whole stream of `offset` bytes was accepted by the output
     REFUSAL = 19  # rx gives up; the payload says why
 
 
-FROM_TX = frozenset({Kind.DATA, Kind.END, Kind.ABORT, Kind.BYE, Kind.BEAT})
+FROM_TX = frozenset({Kind.DATA, Kind.END, Kind.ABORT, Kind.BYE, Kind.BEAT, Kind.LEGS})
 FROM_RX = frozenset({Kind.ACK, Kind.RESEND, Kind.DONE, Kind.REFUSAL})
 
 
 class Verdict(IntEnum):
-    """rx's word on a greeting."""
+    """rx's word on a greeting, or tx's on a call."""
 
     ACCEPTED = 0
-    VERSION = 1  # rx speaks another version
+    VERSION = 1  # it speaks another version
     CHECKPHRASE = 2  # the checkphrases differ
-    BUSY = 3  # rx serves another session
+    BUSY = 3  # rx serves another session, tx another receiver
     UNKNOWN = 4  # tx speaks of a receiver that is not this process: rx was started anew
-    MALFORMED = 5  # a greeting whose values cannot be
+    MALFORMED = 5  # a greeting or a call whose values cannot be
+    ROLE = 6  # a call to an rx, or a greeting to a tx: both have the same role
 
 
 class Waiting(IntEnum):
@@ -88,8 +109,8 @@ class Waiting(IntEnum):
     OUTPUT = 1
 
 
-class ImpossibleGreeting(FrameError):
-    """Undamaged, of our version, and yet with values that this version does not know."""
+class ImpossibleOpening(FrameError):
+    """A greeting or a call: undamaged, of our version, and yet with values that this version does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +128,39 @@ class Greeting:
     def encode(self) -> bytes:
         """GREETING_BYTES bytes."""
         fields = _GREETING.pack(
-            MAGIC, VERSION, 0, self.features, self.session, self.receiver,
+            MAGIC, VERSION, Opening.GREETING, self.features, self.session, self.receiver,
             self.leg, self.checkphrase, self.window_bytes, self.frame_bytes, 0,
         )  # fmt: skip
         return fields + _HASH.pack(xxhash.xxh3_64_intdigest(fields))
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """The first bytes of a connection that rx has dialled: would tx please greet, for this leg.
+
+    rank: which of rx's `ranks` paths to tx this is, in the order of preference, from 0.
+    """
+
+    receiver: bytes
+    leg: int
+    rank: int
+    ranks: int
+    checkphrase: bytes
+
+    def encode(self) -> bytes:
+        """CALL_BYTES bytes."""
+        fields = _CALL.pack(
+            MAGIC, VERSION, Opening.CALL, 0, self.receiver, self.leg, self.rank, self.ranks, self.checkphrase
+        )
+        return fields + _HASH.pack(xxhash.xxh3_64_intdigest(fields))
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """rx's answer to a greeting. `receiver` names the rx process, so that another one is noticed."""
+    """The answer to a greeting. `receiver` names the rx process, so that another one is noticed.
+
+    tx answers a call with the same bytes: `receiver` is who has called, `window_bytes` tx's own.
+    """
 
     verdict: Verdict
     features: int = 0
@@ -177,6 +222,23 @@ def encode_reason(kind: Kind, reason: str) -> bytes:
     return encode_control(kind, payload=reason.encode(errors="replace")[:REASON_BYTES_MAX])
 
 
+def encode_legs(number: int, moving: bool, targets: Sequence[int]) -> bytes:
+    """LEGS, the `number`-th that is not the same: how many legs are wanted on each path of rx, by rank.
+
+    moving: legs whose path is dead shall dial the others.
+    """
+    assert 1 <= len(targets) <= RANKS_MAX and all(1 <= target <= LEGS_MAX for target in targets)
+    return encode_control(Kind.LEGS, number, int(moving), b"".join(_TARGET.pack(target) for target in targets))
+
+
+def decode_legs_untrusted(payload: bytes | bytearray | memoryview) -> list[int]:
+    """The targets in the checked payload of LEGS. FrameError if one cannot be."""
+    targets = [target for (target,) in _TARGET.iter_unpack(payload)]
+    if not all(1 <= target <= LEGS_MAX for target in targets):
+        raise FrameError("a wish for a number of legs that cannot be")
+    return targets
+
+
 def decode_reason(payload: bytes | bytearray | memoryview) -> str:
     """The reason as text that is safe to print: one line, nothing that moves a cursor."""
     text = bytes(payload).decode(errors="replace")
@@ -196,14 +258,27 @@ def _check_hash_untrusted(data: bytes | bytearray | memoryview, fields_bytes: in
 
 
 def decode_greeting_untrusted(data: bytes | bytearray) -> Greeting:
-    """GREETING_BYTES bytes of this VERSION. FrameError or ImpossibleGreeting if they cannot be one."""
+    """GREETING_BYTES bytes of this VERSION. FrameError or ImpossibleOpening if they cannot be one."""
     if check_prefix_untrusted(data) != VERSION:
         raise FrameError("another version's greeting")
     _check_hash_untrusted(data, _GREETING.size, "greeting")
-    _, _, _, features, session, receiver, leg, checkphrase, window, frame, _ = _GREETING.unpack_from(data)
+    _, _, opening, features, session, receiver, leg, checkphrase, window, frame, _ = _GREETING.unpack_from(data)
+    if opening != Opening.GREETING:
+        raise FrameError("not a greeting")
     if features & ~FEATURES_KNOWN or not any(session) or not 1 <= frame <= FRAME_BYTES_MAX or window < frame:
-        raise ImpossibleGreeting("a greeting with values that cannot be")
+        raise ImpossibleOpening("a greeting with values that cannot be")
     return Greeting(session, leg, receiver, checkphrase, features, window, frame)
+
+
+def decode_call_untrusted(data: bytes | bytearray) -> Call:
+    """CALL_BYTES bytes of this VERSION. FrameError or ImpossibleOpening if they cannot be one."""
+    if check_prefix_untrusted(data) != VERSION:
+        raise FrameError("another version's call")
+    _check_hash_untrusted(data, _CALL.size, "call")
+    _, _, opening, _, receiver, leg, rank, ranks, checkphrase = _CALL.unpack_from(data)
+    if opening != Opening.CALL or not any(receiver) or leg >= LEGS_MAX or not rank < ranks <= RANKS_MAX:
+        raise ImpossibleOpening("a call with values that cannot be")
+    return Call(receiver, leg, rank, ranks, checkphrase)
 
 
 def decode_answer_untrusted(data: bytes | bytearray) -> Answer:
@@ -235,6 +310,8 @@ def decode_header_untrusted(data: bytes | bytearray | memoryview, allowed: froze
         possible = _ACK.size <= length <= CONTROL_BYTES_MAX and (length - _ACK.size) % _RANGE.size == 0
     elif kind in (Kind.ABORT, Kind.REFUSAL):
         possible = length <= REASON_BYTES_MAX
+    elif kind is Kind.LEGS:
+        possible = 1 <= length // _TARGET.size <= RANKS_MAX and length % _TARGET.size == 0
     else:
         possible = length == 0
     if not possible:
