@@ -307,6 +307,15 @@ def test_nothing_new_can_be_sent_when_the_window_is_full_or_the_end_is_cut() -> 
     assert not made.exhausted()
 
 
+def test_a_long_stream_exhausts_nothing() -> None:
+    made = window(MIB, 1)
+    for seq in range(FRAMES_MAX):
+        put(made, b"x")
+        send(made, 0)
+        made.on_ack(ack(seq + 1, seq + 1))
+    assert not made.exhausted() and made.input_view() is not None
+
+
 def test_what_has_not_arrived_is_told_oldest_first() -> None:
     made = full(6)
     assert [frame.seq for frame in made.unarrived()] == [0, 1, 2, 3, 4, 5]

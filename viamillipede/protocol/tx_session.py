@@ -22,8 +22,6 @@ from viamillipede.config import (
     THREADS_AUTO,
     TICK_US,
     USEFUL_US,
-    WINDOW_STALL_PERIOD_US,
-    WINDOW_STALL_US,
     Address,
     TxConfig,
 )
@@ -34,6 +32,7 @@ from viamillipede.protocol.contact import UNKNOWN, Contact
 from viamillipede.protocol.presence import Absence
 from viamillipede.protocol.scheduler import Scheduler
 from viamillipede.protocol.send_window import Frame, SendWindow
+from viamillipede.protocol.stalls import Stalls
 from viamillipede.protocol.tuner import Tuner
 from viamillipede.protocol.tx_leg import TxLeg
 from viamillipede.protocol.wire import (
@@ -73,12 +72,9 @@ class TxSession(Contact):
         self.rx_waits_output = False
         self._receiver = bytes(8)
         self._known: set[int] = set()  # legs that were up once
-        self._starving_since_us = self._ack_us = now_us
+        self._starving_since_us = self._ack_us = self._tick_us = now_us
         self._output_waits_us = 0  # of this tick, rx waited for its output for so long
-        self._full_since_us: int | None = None
-        self._stalls_since_us = now_us
-        self._stalled_us = 0  # in this period
-        self._tick_us = now_us
+        self._stalls = Stalls(now_us)
 
     def _set_out(self, addresses: Sequence[Address], now_us: int) -> None:
         """The paths are known: from the start, or, listening, from the first call."""
@@ -207,8 +203,8 @@ class TxSession(Contact):
             return self._assign(leg, frame, now_us)
         if not self.window.exhausted():
             return None
-        if not self.window.room_bytes() and self._full_since_us is None:
-            self._full_since_us = now_us
+        if not self.window.room_bytes():
+            self._stalls.on_full(now_us)
         return self._hedge(hedging.pick, now_us)
 
     def deadline_us(self, now_us: int) -> int | None:
@@ -302,22 +298,15 @@ class TxSession(Contact):
             self._on_useful(state)  # it has brought the news at least, perhaps of what a leg brought that is lost
             self._measure(arrived, waits_output or self.rx_waits_output, now_us)
         self.rx_waits_output = waits_output
-        if was_full and self.window.room_bytes():
-            self._note_stall(now_us)
-            self._full_since_us = None
+        if was_full:
+            self._enlarge(now_us)
 
-    def _note_stall(self, now_us: int) -> None:
-        """Legs were idle only because the window was full: what is in use of it may be too little."""
-        stalled_us = 0 if self._full_since_us is None else now_us - self._full_since_us
-        if not stalled_us or self.rx_waits_output:
-            return
-        self._full_since_us = now_us
-        if now_us - self._stalls_since_us > WINDOW_STALL_PERIOD_US:
-            self._stalls_since_us, self._stalled_us = now_us, 0
-        self._stalled_us += stalled_us
-        if self._stalled_us >= WINDOW_STALL_US:
-            self._stalled_us = 0
+    def _enlarge(self, now_us: int) -> None:
+        """The window is, or was, full: use more of it if what is in use is too little."""
+        if self._stalls.too_small(self.rx_waits_output, now_us):
             self.window.grow()
+        if self.window.room_bytes():
+            self._stalls.on_room()
 
     def _measure(self, arrived: list[Frame], output_blocked: bool, now_us: int) -> None:
         for frame in arrived:
@@ -344,9 +333,7 @@ class TxSession(Contact):
         if absence is not None:
             raise PeerLost(f"{absence.value}; {self.window.written} bytes were delivered")
         if not self.window.room_bytes():
-            self._note_stall(now_us)
-            if self.window.room_bytes():
-                self._full_since_us = None
+            self._enlarge(now_us)
         self._tune(now_us)
         self._retire()
         replace = []
