@@ -48,6 +48,7 @@ USER_TIMEOUT_US = 10 * S_US  # rx's kernel gives up a leg whose heartbeats are n
 DIAL_AGAIN_US = 300 * MS_US  # a connection that has not come about by then is tried again beside the first try
 DIAL_AGAIN_LASTS_US = 3 * S_US  # how long each of these further tries may take
 RTO_US_MAX = 1 * S_US  # the kernel tries again at least so often, where it can be told
+ANSWER_US = 3 * S_US  # ... and one that has not been answered by then is given up, once an answer was had before
 GREETING_US = 10 * S_US  # a connection that has not greeted by then is closed
 CONNECT_US = 10 * S_US  # an address that has not answered by then did not answer
 USEFUL_US = 1 * S_US  # a leg that lived so long, or brought a frame over, was of use: no back-off after it

@@ -64,11 +64,11 @@ class Dialler:
                 if not up:
                     sock.close()
             if reason:
-                raise DialError(reason, refused=False)
+                raise DialError(reason, refused=False, reached=True)
         except DialError as error:
             if not program.wants_legs():
                 return  # the other side has left, as it should
-            session.on_attempt_failed(rank, str(error), error.refused, now_us(), random.random())
+            session.on_attempt_failed(rank, str(error), error.refused, now_us(), random.random(), error.reached)
             program.log.say(LEG, f"leg {leg} to {address}: {error}")
         finally:
             session.dialling.on_over(leg)

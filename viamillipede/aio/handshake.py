@@ -108,16 +108,16 @@ async def _hear_answer(sock: socket.socket) -> Answer:
 
 
 # Asking ----------------------------------------------------------------------------------------
-async def greet(sock: socket.socket, greeting: bytes) -> Answer:
+async def greet(sock: socket.socket, greeting: bytes, lasts_us: int = GREETING_US) -> Answer:
     """tx: greet, with tx's own answer before if rx has called; rx's answer. FrameError, OSError, TimeoutError."""
-    async with asyncio.timeout(GREETING_US / S_US):
+    async with asyncio.timeout(lasts_us / S_US):
         await asyncio.get_running_loop().sock_sendall(sock, greeting)
         return await _hear_answer(sock)
 
 
-async def call(sock: socket.socket, message: bytes) -> tuple[Answer, Greeting | None]:
+async def call(sock: socket.socket, message: bytes, lasts_us: int = GREETING_US) -> tuple[Answer, Greeting | None]:
     """rx: call; tx's answer, and its greeting if it has accepted. FrameError, OSError, TimeoutError."""
-    async with asyncio.timeout(GREETING_US / S_US):
+    async with asyncio.timeout(lasts_us / S_US):
         await asyncio.get_running_loop().sock_sendall(sock, message)
         answer = await _hear_answer(sock)
         if answer.verdict is not Verdict.ACCEPTED:

@@ -104,7 +104,7 @@ class Receiver(Program):
     async def _introduce(self, sock: socket.socket, leg: int, rank: int) -> str:
         """See Dialler. We call a tx that listens, it greets, and we answer."""
         session = self.session
-        answer, greeting = await call(sock, session.call(leg, rank))
+        answer, greeting = await call(sock, session.call(leg, rank), session.answer_us())
         if greeting is None:
             return session.on_verdict(rank, answer.verdict)
         if greeting.leg != leg:

@@ -34,11 +34,11 @@ _LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
 class DialError(Exception):
-    """No connection came about. `refused`: the host is there and says that nobody listens."""
+    """No leg came about. `refused`: the host is there and says that nobody listens. `reached`: somebody does."""
 
-    def __init__(self, reason: str, refused: bool) -> None:
+    def __init__(self, reason: str, refused: bool, reached: bool = False) -> None:
         super().__init__(reason)
-        self.refused = refused
+        self.refused, self.reached = refused, reached
 
 
 def raise_descriptor_limit() -> None:

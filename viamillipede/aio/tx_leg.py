@@ -12,6 +12,7 @@ from viamillipede.aio.sockets import close_with_reset, limit_unsent, prepare_tx,
 from viamillipede.config import Address
 from viamillipede.errors import FrameError
 from viamillipede.protocol.send_window import Frame
+from viamillipede.protocol.tx_session import RETIRED
 from viamillipede.protocol.wire import Verdict
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class TxConnection:
         """
         session = self._program.session
         prepare_tx(sock, self._program.config.congestion)
-        answer = await greet(sock, before + session.greeting(self.leg))
+        answer = await greet(sock, before + session.greeting(self.leg), session.answer_us())
         if answer.verdict is Verdict.ACCEPTED:  # rx has given up the one before
             self.drop("replaced by a fresh connection", closed_by_peer=False)
         reason = session.on_answer(self.leg, rank, answer, now_us())
@@ -76,7 +77,7 @@ class TxConnection:
         else:
             sock.close()
         queued = self._program.session.on_leg_lost(self.leg, closed_by_peer, now_us(), random.random())
-        self.restarts += 1
+        self.restarts += reason != RETIRED
         if self._program.session.done:
             reason = "done"  # however the other side closes it now
         elif queued:

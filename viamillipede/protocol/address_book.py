@@ -58,11 +58,11 @@ class AddressBook:
             state.cuts += 1
             state.retry_us = now_us + _backoff_us(state.cuts, BACKOFF_US_MAX, jitter)
 
-    def on_failed(self, rank: int, reason: str, refused: bool, now_us: int, jitter: float) -> None:
+    def on_failed(self, rank: int, reason: str, reached: bool, now_us: int, jitter: float) -> None:
         """An attempt failed, or a leg was lost before it was accepted. `jitter`: random, in [0, 1).
 
         Attempts that were under way together count once, so that many legs do not use up the
-        back-off at the first refusal. `refused`: the host is there, and would have to answer each time;
+        back-off at the first refusal. `reached`: the host is there, and would have to answer each time;
         without it an attempt costs nobody anything, and a network that is back should be found soon.
         """
         state = self.states[rank]
@@ -70,7 +70,7 @@ class AddressBook:
         if now_us < state.retry_us:
             return
         state.failures += 1
-        limit_us = BACKOFF_US_MAX if refused else BACKOFF_UNREACHED_US_MAX
+        limit_us = BACKOFF_US_MAX if reached else BACKOFF_UNREACHED_US_MAX
         state.retry_us = now_us + _backoff_us(state.failures, limit_us, jitter)
 
     def failures(self) -> list[str]:

@@ -6,7 +6,7 @@ other side listens. Its paths, one at least, have the addresses of those that ca
 
 from collections.abc import Mapping, Sequence
 
-from viamillipede.config import Address, Config
+from viamillipede.config import ANSWER_US, GREETING_US, Address, Config
 from viamillipede.errors import PeerLost, SessionRefused
 from viamillipede.protocol.address_book import AddressBook
 from viamillipede.protocol.dialling import Dialling, Leg
@@ -39,6 +39,10 @@ class Contact:
         """(leg, rank) of a connection to set up now; `dialling.on_over` says that this has ended. None: not now."""
         return self.dialling.next(self._numbered, self.presence.contacted, now_us) if self.dials else None
 
+    def answer_us(self) -> int:
+        """How long an answer is waited for. After an outage a fresh attempt may be answered where this one never is."""
+        return ANSWER_US if self.presence.contacted else GREETING_US
+
     def on_reached(self, rank: int) -> None:
         """A leg to the address is up."""
         self.presence.on_leg_up()
@@ -56,11 +60,13 @@ class Contact:
         self.book.on_useful(rank)
         self.presence.on_useful()
 
-    def on_attempt_failed(self, rank: int, reason: str, refused: bool, now_us: int, jitter: float) -> None:
-        """No leg came of an attempt. `refused`: the host answered that nobody listens there."""
+    def on_attempt_failed(
+        self, rank: int, reason: str, refused: bool, now_us: int, jitter: float, reached: bool = False
+    ) -> None:
+        """No leg came of an attempt. `refused`: the host says that nobody listens there; `reached`: somebody does."""
         if refused and self.book.states[rank].worked:
             self.presence.on_refused()
-        self.book.on_failed(rank, reason, refused, now_us, jitter)
+        self.book.on_failed(rank, reason, refused or reached, now_us, jitter)
 
     def on_verdict(self, rank: int, verdict: Verdict) -> str:
         """Who answers there has refused us. Returns the reason; SessionRefused as below."""

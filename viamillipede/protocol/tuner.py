@@ -148,7 +148,7 @@ class Tuner:
             self._settle(self._resume_legs, rate, "as many as before the pause", now_us)
             return
         self._slow_rounds = self._slow_rounds + 1 if 100 * rate < SLOWER_PERCENT * self._rate else 0
-        may_grow = now_us >= self._grow_us or self._slow_rounds >= 2 or not self._rate
+        may_grow = now_us >= self._grow_us or self._slow_rounds >= 2
         self._rate = max(self._rate - self._rate // FORGETS, rate)
         if may_grow and not full and self.legs < self.legs_max:
             self._grow(rate)
