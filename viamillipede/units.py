@@ -6,7 +6,6 @@ durations are integers of microseconds.
 """
 
 import re
-from fractions import Fraction
 
 from viamillipede.config import KIB, MS_US, S_US
 from viamillipede.errors import UsageError
@@ -33,7 +32,7 @@ def parse_int(text: str, low: int, high: int) -> int:
 def parse_size(text: str, low: int, high: int) -> int:
     """Bytes from `low` to `high`, both included: `65536`, `64k`, `1.5G`, `64MiB`. Raises UsageError."""
     match = _SIZE.fullmatch(text)
-    size = int(Fraction(match[1]) * _SIZE_FACTORS[(match[2] or "").lower()]) if match else -1
+    size = _scale(match[1], _SIZE_FACTORS[(match[2] or "").lower()]) if match else -1
     if not low <= size <= high:
         limits = f"from {spell_size(low)} to {spell_size(high)}"
         raise UsageError(f"{text!r} is not a size {limits}; write bytes, or k, M, G, T after the number")
@@ -43,7 +42,7 @@ def parse_size(text: str, low: int, high: int) -> int:
 def parse_rate(text: str, low: int, high: int) -> int:
     """Bytes per second from `low` to `high`, both included: `50M`, `50MB/s`, `1.5G`. Raises UsageError."""
     match = _RATE.fullmatch(text)
-    rate = int(Fraction(match[1]) * _SIZE_FACTORS[(match[2] or "").lower()]) if match else -1
+    rate = _scale(match[1], _SIZE_FACTORS[(match[2] or "").lower()]) if match else -1
     if not low <= rate <= high:
         limits = f"from {spell_size(low)} to {spell_size(high)}"
         raise UsageError(f"{text!r} is not a rate {limits}; write bytes per second, or k, M, G, T after the number")
@@ -53,10 +52,17 @@ def parse_rate(text: str, low: int, high: int) -> int:
 def parse_duration_us(text: str) -> int:
     """Microseconds, at most a year: `90` and `90s`, `1.5h`, `200ms`. Raises UsageError."""
     match = _DURATION.fullmatch(text)
-    duration_us = int(Fraction(match[1]) * _DURATION_FACTORS_US[match[2].lower()]) if match else -1
+    duration_us = _scale(match[1], _DURATION_FACTORS_US[match[2].lower()]) if match else -1
     if not 0 <= duration_us <= DURATION_US_MAX:
         raise UsageError(f"{text!r} is not a duration up to a year; write seconds, or ms, s, m, h after the number")
     return duration_us
+
+
+def _scale(number: str, factor: int) -> int:
+    """The decimal fraction times `factor`, exactly, rounded down."""
+    whole, _, fraction = number.partition(".")
+    divisor: int = 10 ** len(fraction)
+    return int(whole + fraction) * factor // divisor
 
 
 def spell_size(size: int) -> str:

@@ -5,7 +5,6 @@ forms there are. A bare word becomes the GNU option (`threads 16` -> `--threads=
 a HOST PORT about that path alone goes to the path, since docopt does not know where an option stood.
 """
 
-import difflib
 import functools
 import re
 from collections.abc import Sequence
@@ -223,5 +222,7 @@ def _unknown(token: str) -> str:
 
 def closest(name: str, names: Sequence[str]) -> str:
     """The one of `names` that was probably meant, or ""."""
+    import difflib  # only a mistake needs it
+
     close = difflib.get_close_matches(name, names, n=1) if len(name) > 1 else []
     return close[0] if close else ""

@@ -38,10 +38,12 @@ class Session(Contact):
         self.set_out(addresses, [2], moving=False)
         self.failed: list[tuple[str, bool]] = []
 
-    def on_attempt_failed(self, rank: int, reason: str, refused: bool, now_us: int, jitter: float) -> None:
+    def on_attempt_failed(
+        self, rank: int, reason: str, refused: bool, now_us: int, jitter: float, reached: bool = False
+    ) -> None:
         """See Contact."""
         self.failed.append((reason, refused))
-        super().on_attempt_failed(rank, reason, refused, now_us, jitter)
+        super().on_attempt_failed(rank, reason, refused, now_us, jitter, reached)
 
 
 class Stage:

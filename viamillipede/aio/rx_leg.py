@@ -111,7 +111,6 @@ class RxConnection:
         if program.log.verbose >= OPERATION:
             program.log.say(OPERATION, f"{self!r}: {action.value} {count}")
         if not count:
-            program.session.on_leg_ended(leg)
             self.drop("closed by the transmitter", closed_by_peer=True)
             return False
         try:

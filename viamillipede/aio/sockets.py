@@ -6,7 +6,6 @@ import errno
 import fcntl
 import itertools
 import os
-import pathlib
 import resource
 import socket
 import struct
@@ -237,7 +236,8 @@ def check_congestion(name: str) -> None:
 
 def _known_congestion() -> str:
     try:
-        names = pathlib.Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control").read_text().split()
+        with open("/proc/sys/net/ipv4/tcp_allowed_congestion_control") as file:
+            names = file.read().split()
     except OSError:
         return "only Linux and FreeBSD let it be chosen"
     return f"allowed to all are {', '.join(names)}"

@@ -42,7 +42,7 @@ _REFUSALS = {
     Verdict.MALFORMED: "its call has values that cannot be",
 }
 
-BEAT, BYE = encode_control(Kind.BEAT), encode_control(Kind.BYE)
+BEAT, BYE, LEAVE = encode_control(Kind.BEAT), encode_control(Kind.BYE), encode_control(Kind.LEAVE)
 
 
 class Transmitter(Program):
@@ -207,6 +207,8 @@ class Transmitter(Program):
                 self._tuner_told[rank] = tuner.why
                 self.log.say(EVENT, f"{address}: {report.plural(tuner.legs, 'leg')}; {tuner.why}")
         for leg, reason in replace:
+            if reason == RETIRED:
+                self.connections[leg].say(LEAVE)
             self.connections[leg].drop(reason, closed_by_peer=False, reset=reason != RETIRED)
         for leg in self.session.heartbeats(now):
             self.connections[leg].say(BEAT)

@@ -6,14 +6,19 @@ each call says how many paths there are. tx decides how many legs there are to b
 says so in LEGS: on every leg when it has changed, and every LEGS_AGAIN_US on one, in case it was lost.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from viamillipede.config import LEGS_AGAIN_US, LEGS_MAX, RANKS_MAX, RxConfig
 from viamillipede.errors import FrameError
 from viamillipede.protocol.contact import UNKNOWN, Contact
 from viamillipede.protocol.dialling import Dialling
-from viamillipede.protocol.waiting_legs import RxLeg
 from viamillipede.protocol.wire import Call, Header, Verdict, decode_legs_untrusted, encode_legs
+
+if TYPE_CHECKING:
+    from viamillipede.protocol.waiting_legs import RxLeg
 
 
 class Callers:

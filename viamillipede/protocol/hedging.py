@@ -31,7 +31,7 @@ def pick(
     for number, frame in enumerate(window.unarrived() if offers else ()):
         if number >= CANDIDATES_MAX and not window.end_cut:
             return None
-        if now_us - max(frame.sent_us, since_us) < LATE_US_MIN:
+        if now_us - max(frame.sent_us, since_us) < LATE_US_MIN and not window.end_cut:
             continue
         leg = _better(window, frame, legs, offers, since_us, now_us)
         if leg is not None:
@@ -68,8 +68,11 @@ def _better(
     best = next((leg for leg in offers if leg not in frame.legs), None)
     if frame.queued or len(frame.legs) >= COPIES_MAX or best is None:
         return None
-    if frame is window.oldest() and all(legs[leg].overdue(frame.seq, since_us, now_us) for leg in frame.legs):
-        return best  # everything behind it waits
+    age_us, offer_us = now_us - max(frame.sent_us, since_us), legs[best].offer_us(frame.length, now_us)
+    if frame is window.oldest() and age_us >= LATE_US_MIN:
+        if all(legs[leg].overdue(frame.seq, since_us, now_us) for leg in frame.legs):
+            return best  # everything behind it waits
+    if age_us < offer_us:
+        return None  # not even the latest copy could be there yet
     remaining_us = min(legs[leg].remaining_us(frame.seq, since_us, now_us) for leg in frame.legs)
-    offer_us = legs[best].offer_us(frame.length, now_us)
-    return best if remaining_us > offer_us + offer_us // 2 + MARGIN_US else None
+    return best if remaining_us > offer_us + offer_us // (4 if window.end_cut else 2) + MARGIN_US else None

@@ -125,11 +125,6 @@ class RxSession(Caller):
         self._say(leg, self.refusal or (self._done_message() if self.done else self._ack_message()))
         return leg
 
-    def on_leg_ended(self, leg: RxLeg) -> None:
-        """tx has closed the leg. Between two messages: it needs no more. Back again, that is no restart."""
-        if leg.copy is None and leg.header is None and not leg.got:
-            del self.times_up[leg.number]
-
     def on_leg_lost(self, leg: RxLeg, closed_by_peer: bool, now_us: int, jitter: float = 0.5) -> None:
         """The leg is gone, and what it had begun to bring with it; what it brought stays."""
         del self.legs[leg.key], self.numbered[leg.number]
@@ -223,6 +218,9 @@ class RxSession(Caller):
             return
         if header.kind is Kind.LEGS:
             self.on_legs_untrusted(header, payload)
+            return
+        if header.kind is Kind.LEAVE:
+            del self.times_up[leg.number]  # when it is wanted again, that will be no restart
             return
         if header.kind is Kind.BYE:
             if not self.done:

@@ -162,5 +162,5 @@ class TxLeg:
         if not self.rate and not self._pipe:
             return UNKNOWN_US
         rate = self._rate_or_guess(now_us)
-        latency_us = self.latency_us or self.rtt_us or UNKNOWN_US
+        latency_us = min(self.latency_us or UNKNOWN_US, self.rtt_us or UNKNOWN_US)
         return latency_us + (self.backlog_bytes() + length) * S_US // max(1, rate)

@@ -80,13 +80,14 @@ class Kind(IntEnum):
     BYE = 4  # tx has seen DONE and leaves
     BEAT = 5  # tx has nothing to send on this leg, and is alive
     LEGS = 6  # how many legs tx wants of an rx that dials; `seq`: the highest is the latest; see encode_legs
+    LEAVE = 7  # tx closes this leg, which it does not need any more
     ACK = 16  # `seq`: all frames below arrived; `offset`: bytes written; see Ack for the payload
     RESEND = 17  # the copy of frame `seq` that this leg carried is no use: send it again
     DONE = 18  # the whole stream of `offset` bytes was accepted by the output
     REFUSAL = 19  # rx gives up; the payload says why
 
 
-FROM_TX = frozenset({Kind.DATA, Kind.END, Kind.ABORT, Kind.BYE, Kind.BEAT, Kind.LEGS})
+FROM_TX = frozenset({Kind.DATA, Kind.END, Kind.ABORT, Kind.BYE, Kind.BEAT, Kind.LEGS, Kind.LEAVE})
 FROM_RX = frozenset({Kind.ACK, Kind.RESEND, Kind.DONE, Kind.REFUSAL})
 
 
