@@ -257,7 +257,7 @@ def test_an_outage_of_all_legs_is_survived(stage: Stage) -> None:
     tx = stage.tx(proxy, "threads", 3, "regroup", "1s", "verbose", 3)
     tx.write(b"before")
     assert read_exactly(rx.output, 6) == b"before"
-    eventually(lambda: proxy.living() >= 3, "all legs are up")
+    tx.hear(r"leg \d+ .*: up", times=3)
     proxy.plan = lambda number: Fault("deaf") if number < 6 else None
     proxy.strike("deaf")
     tx.write(b"after")

@@ -107,7 +107,7 @@ def test_a_round_lasts_some_round_trips(rtt_us: int, round_us: int) -> None:
     trip = Trip()
     trip.go(lambda legs: Road(legs * MIB, rtt_us=rtt_us), 10 * S_US)
     whens = [when_us for when_us, _ in trip.changes[:3]]  # 16, 32, 64
-    assert whens[0] == trip.began_us + ROUND_US_MIN  # of the first nothing is known
+    assert whens[0] == trip.began_us + round_us
     assert [after - before for before, after in itertools.pairwise(whens)] == [round_us] * 2
 
 

@@ -33,7 +33,7 @@ class Kind:
 
 
 KINDS = {
-    "clean": Kind(6, 0.85, S_US // 2, calm=True),
+    "clean": Kind(6, 0.78, S_US // 2, calm=True),  # least on slow roads, where the first legs already queue
     "unequal": Kind(3, 0.8, S_US // 2, calm=True),
     "lossy": Kind(4, 0.75, S_US),
     "capped": Kind(2, 0.85, S_US, calm=True),

@@ -30,7 +30,7 @@ ROUND_US_MAX = 2 * S_US
 ROUND_TRIPS = 3
 QUEUE_US_MIN = 5 * MS_US
 LONG_US = 5 * MS_US  # a round trip that would show a queue: without one, legs are slow because they meet losses
-FLIGHT_BYTES_MIN = 6 * KIB  # per leg and round trip: with less, losses cost a leg a timeout and company costs all
+FLIGHT_BYTES_MIN = 8 * KIB  # per leg and round trip: with less, losses cost a leg a timeout and company costs all
 QUEUE_SHARE = 5  # a queue that takes more than this part of the round trip: the road is full
 BUSY_PERCENT = 50  # of a round: all legs were busy
 FASTER_PERCENT = 104  # of the rate before is faster
@@ -88,6 +88,8 @@ class Tuner:
         self._queue_ticks += queue_us > QUEUE_US_MIN and QUEUE_SHARE * queue_us > rtt_us
         if delivered != self._mark or busy:
             self._useful_us = now_us
+        if not self._before[0]:  # in the first round the round trip is not known from the start
+            self._round_us = max(self._round_us, min(ROUND_TRIPS * rtt_us, ROUND_US_MAX))
         elapsed_us = now_us - self._began_us
         if not self._middle_us and 2 * elapsed_us >= self._round_us:
             self._middle_us, self._mark = now_us, delivered
@@ -115,9 +117,7 @@ class Tuner:
         if not saturated:
             self._settle(self.legs, rate, "they are not all busy", now_us)
         elif full:
-            self._settle(self.legs if faster else legs, rate, f"{_spell(rate)} fill the road", now_us)
-            if not faster:
-                self._grow_us = now_us + PROBE_US
+            self._settle(self.legs, rate, f"{_spell(rate)} fill the road", now_us)
         elif not faster and (rtt_us < LONG_US or rate * rtt_us // S_US < self.legs * FLIGHT_BYTES_MIN):
             why = f"{self.legs} brought {_spell(rate)}, {legs} had brought {_spell(rate_before)}"
             self._settle(legs, rate_before, why, now_us)
