@@ -27,6 +27,7 @@ from viamillipede.config import (
 from viamillipede.errors import NoContact, UsageError
 
 BACKLOG = 1024
+_WRONG_SOURCE = (errno.EADDRNOTAVAIL, errno.EPERM, errno.ENODEV)  # what binding says, and connecting does not
 _TCP_RTO_MAX_MS = 44  # linux/tcp.h since 6.15
 NOTSENT_BYTES_MIN = 16 * KIB
 _LINGER_ZERO = struct.pack("ii", 1, 0)
@@ -136,13 +137,18 @@ async def dial(address: Address, via: str | None) -> socket.socket:
     next try may be seconds away.
     """
     interface = via if via is not None and via in {name for _, name in socket.if_nameindex()} else None
-    sources = {found[0]: found[4] for found in await resolve(via, 0)} if via is not None and interface is None else {}
+    sources: dict[int, Any] = {}
+    if via is not None and interface is None:
+        try:
+            sources = {found[0]: found[4] for found in await resolve(via, 0)}
+        except DialError as error:
+            raise DialError(f"via {via}: no interface, and {error}", refused=False) from error
     targets = await resolve(address.host, address.port)
     if sources:
         targets = [target for target in targets if target[0] in sources]
         if not targets:
             raise DialError(f"it cannot be reached from {via}", refused=False)
-    race = _Race(targets)
+    race = _Race(targets, via)
     try:
         async with asyncio.timeout(CONNECT_US / S_US):
             for number in itertools.count():
@@ -159,10 +165,10 @@ async def dial(address: Address, via: str | None) -> socket.socket:
 
 
 class _Race:
-    """Connections that are being tried at the same time. `targets`: what getaddrinfo says."""
+    """Connections that are being tried at the same time. `targets`: what getaddrinfo says; `via`: see dial."""
 
-    def __init__(self, targets: list[Any]) -> None:
-        self._targets = targets
+    def __init__(self, targets: list[Any], via: str | None) -> None:
+        self._targets, self._via = targets, via
         self._tries: dict[asyncio.Task[socket.socket], int] = {}
         self._hopeless: set[int] = set()  # targets that have said no
         self.reason, self.refused = "no answer", False
@@ -185,7 +191,9 @@ class _Race:
                 raise error
             if not isinstance(error, TimeoutError):
                 self._hopeless.add(which)
-                self.reason = why(error)
+                self.reason = (
+                    f"via {self._via}: {why(error)}" if self._via and error.errno in _WRONG_SOURCE else why(error)
+                )
                 self.refused |= isinstance(error, ConnectionRefusedError)
         if len(self._hopeless) == len(self._targets):
             raise DialError(self.reason, self.refused)
