@@ -13,6 +13,7 @@ from viamillipede.protocol.tuner import (
     ROUND_US_MAX,
     ROUND_US_MIN,
     SHRINK_US,
+    TRY_US,
     State,
     Tuner,
 )
@@ -111,8 +112,15 @@ def test_a_little_more_is_not_faster() -> None:
 def test_a_queue_says_that_the_road_is_full() -> None:
     trip = Trip()
     full = Road(10 * MIB, rtt_us=50 * MS_US, queue_us=20 * MS_US)
-    assert trip.go(lambda legs: full, SHRINK_US) == [8]
+    assert trip.go(lambda legs: full, TRY_US) == [8]
     assert trip.tuner.state is State.SETTLED and trip.tuner.why == "10.0 MiB/s fill the road"
+    assert trip.go(lambda legs: full, PROBE_US)[:3] == [8, 16, 8], "tried once"
+
+
+def test_connections_that_are_throttled_one_by_one_have_queues_and_yet_the_road_is_not_full() -> None:
+    trip = Trip()
+    numbers = trip.go(lambda legs: Road(legs * 30_000, rtt_us=40 * MS_US, queue_us=20 * MS_US), SETTLED_US)
+    assert numbers[:4] == [8, 16, 32, 64] and trip.tuner.state is not State.GROWING
 
 
 @pytest.mark.parametrize(
@@ -141,14 +149,14 @@ def test_more_legs_that_only_queue_are_kept_until_fewer_have_brought_as_much() -
 def test_more_legs_that_are_faster_and_fill_the_road_stay() -> None:
     trip = Trip()
     roads = lambda legs: Road(min(legs, 16) * MIB, rtt_us=FAR_US, queue_us=FAR_US // 2 if legs >= 16 else 0)  # noqa: E731
-    assert trip.go(roads, SHRINK_US) == [8, 16]
+    assert trip.go(roads, 4 * S_US) == [8, 16]
     assert trip.tuner.why == "16.0 MiB/s fill the road"
     assert trip.go(roads, 20 * S_US) == [16, 8, 16]
 
 
 def test_a_queue_that_was_of_use_and_is_gone_bars_nothing() -> None:
     trip = Trip()
-    trip.go(lambda legs: Road(legs * MIB, True, FAR_US, FAR_US // 2 * (legs > 8)), S_US)
+    trip.go(lambda legs: Road(min(legs, 10) * MIB, True, FAR_US, FAR_US // 2 * (legs > 8)), S_US)
     assert (trip.tuner.state, trip.tuner.legs) == (State.SETTLED, 16)
     assert trip.go(capped(MIB, 1 << 40, FAR_US), 2 * S_US) == [16, 32, 64]
 

@@ -203,17 +203,15 @@ def test_the_queue_is_what_the_round_trip_is_above_the_shortest_one_there_was() 
     assert second.told[-1] == (0, 2, False, 0, 0)
 
 
-def test_what_was_brought_is_what_arrived_by_address() -> None:
+def test_what_was_brought_is_what_the_next_hosts_have_acknowledged_by_address() -> None:
     sender, (first, second) = tuned(1, 1)
-    given = give(sender, 2)
-    assert [leg for leg, _ in given] == [0, 1]
-    take(sender, given, TICK_US)
-    tick(sender, TICK_US)
-    sender.ack(0, 1, 0, 2 * TICK_US)
-    tick(sender, 2 * TICK_US)
-    sender.ack(1, 2, 0, 3 * TICK_US)
-    tick(sender, 3 * TICK_US)
-    assert [delivered for delivered, *_ in first.told] == [0, KIB, KIB]
+    for now_us, unacked in ((TICK_US, (KIB, KIB)), (2 * TICK_US, (KIB // 2, KIB)), (3 * TICK_US, (KIB // 2, 0))):
+        for leg, count in enumerate(unacked):
+            if now_us == TICK_US:
+                sender.tx.on_progress(leg, KIB, now_us)
+            sender.tx.on_sample(leg, count, now_us)
+        tick(sender, now_us)
+    assert [delivered for delivered, *_ in first.told] == [0, KIB // 2, KIB // 2]
     assert [delivered for delivered, *_ in second.told] == [0, 0, KIB]
 
 

@@ -9,7 +9,7 @@ from viamillipede.protocol.tx_session import RETIRED, TxSession
 from viamillipede.protocol.wire import ANSWER_BYTES, Kind, Verdict, decode_answer_untrusted, encode_control
 
 FOREVER_US = 10**12
-NOTSENT_BYTES_MIN, SAMPLE_EVERY_TICKS = 16 * KIB, 5  # as the real shell has them
+NOTSENT_BYTES_MIN, SAMPLE_EVERY_TICKS = 16 * KIB, 3  # as the real shell has them
 BEAT, BYE = encode_control(Kind.BEAT), encode_control(Kind.BYE)
 
 
@@ -278,7 +278,7 @@ class TxSide:
             return
         now_us = self.world.now_us
         self._ticks += 1
-        if not self._ticks % SAMPLE_EVERY_TICKS:
+        if self.session.tuners or not self._ticks % SAMPLE_EVERY_TICKS:
             for mine in self.connections.values():
                 self._on_sample(mine)
                 self.session.on_rtt(mine.leg, *mine.connection.round_trip_us())

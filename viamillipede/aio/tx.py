@@ -33,7 +33,7 @@ from viamillipede.protocol.wire import Answer, Kind, Verdict, encode_control, en
 from viamillipede.units import format_bytes
 
 RECEIVE_BYTES = 64 * KIB
-SAMPLE_EVERY_TICKS = 3
+SAMPLE_EVERY_TICKS = 3  # when nobody tunes by it
 FAREWELL_LEG = THREADS_MAX  # the number of the leg that only carries the news that tx gives up
 
 _REFUSALS = {
@@ -194,7 +194,7 @@ class Transmitter(Program):
         if self._window_told != self.session.window.limit_bytes:
             self._window_told = self.session.window.limit_bytes
             self.log.say(EVENT, f"the window in use is {format_bytes(self._window_told)}")
-        if self._ticks % SAMPLE_EVERY_TICKS == 0:
+        if self.session.tuners or self._ticks % SAMPLE_EVERY_TICKS == 0:
             for leg in list(self.session.legs):
                 sock = self.connections[leg].sock
                 if sock is not None:

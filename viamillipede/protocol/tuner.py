@@ -10,6 +10,7 @@ address:
 
     growing --not faster, a queue, or legs idle--> settled
     settled --all busy, no queue--> growing, unless that was in vain less than PROBE_US ago
+    settled --a queue, after TRY_US--> growing once: a network that throttles connections one by one queues them, too
     settled --slower than it was--> growing
     settled --now and then--> shrinking (half as many) --slower--> settled as before
                                                        --as fast--> settled with fewer
@@ -34,9 +35,11 @@ FLIGHT_BYTES_MIN = 8 * KIB  # per leg and round trip: with less, losses cost a l
 QUEUE_SHARE = 5  # a queue that takes more than this part of the round trip: the road is full
 BUSY_PERCENT = 50  # of a round: all legs were busy
 FASTER_PERCENT = 104  # of the rate before is faster
+MUCH_FASTER_PERCENT = 140  # with twice as many: then what queued were single legs, not the road
 AS_FAST_PERCENT = 97
 SLOWER_PERCENT = 88  # than it was when it settled: the legs have met losses, or the road has changed
 UP_PERCENT = 75  # of the legs that are wanted have to be up after a round, or no more can be had
+TRY_US = 4 * S_US  # then it is tried once whether a road that seemed full from the start is
 SHRINK_US = 5 * S_US  # after that time with one number half of it is tried
 PROBE_US = 60 * S_US  # what was in vain is not tried again before this
 IDLE_US = 5 * S_US
@@ -63,8 +66,10 @@ class Tuner:
         self._rate = 0  # with which it settled
         self._slow_rounds = self._resume_legs = 0
         self._since_us = self._useful_us = now_us
-        self._shrink_us = self._grow_us = 0  # not before
+        self._shrink_us = self._grow_us = self._try_us = 0  # not before
+        self._trying = False  # to grow although the road seems full
         self._round_us = ROUND_US_MIN
+        self._middle_up = 0  # legs, in the middle of the round
         self._began_us = 0  # the first round begins with the first leg
 
     def __repr__(self) -> str:
@@ -92,7 +97,7 @@ class Tuner:
             self._round_us = max(self._round_us, min(ROUND_TRIPS * rtt_us, ROUND_US_MAX))
         elapsed_us = now_us - self._began_us
         if not self._middle_us and 2 * elapsed_us >= self._round_us:
-            self._middle_us, self._mark = now_us, delivered
+            self._middle_us, self._mark, self._middle_up = now_us, delivered, up
         if elapsed_us < self._round_us or not self._middle_us or now_us == self._middle_us:
             return
         rate = (delivered - self._mark) * S_US // (now_us - self._middle_us)
@@ -101,6 +106,8 @@ class Tuner:
         self._round_us = min(max(ROUND_US_MIN, ROUND_TRIPS * rtt_us), ROUND_US_MAX)
         self._begin(now_us, delivered)
         if 100 * up < UP_PERCENT * self.legs and self.state is State.GROWING and self._before[0]:
+            if up > self._middle_up:
+                return  # they are coming: another round
             self._settle(max(up, 1), rate, f"of {self.legs} only {up} came up", now_us)
             self._grow_us = now_us + PROBE_US
         elif self.state is State.GROWING:
@@ -116,8 +123,9 @@ class Tuner:
         faster = 100 * rate >= FASTER_PERCENT * rate_before
         if not saturated:
             self._settle(self.legs, rate, "they are not all busy", now_us)
-        elif full:
-            self._settle(self.legs, rate, f"{_spell(rate)} fill the road", now_us)
+        elif full and not (self._trying and 100 * rate >= MUCH_FASTER_PERCENT * rate_before):
+            self._settle(legs if self._trying else self.legs, rate, f"{_spell(rate)} fill the road", now_us)
+            self._try_us = now_us + (PROBE_US if legs else TRY_US)
         elif not faster and (rtt_us < LONG_US or rate * rtt_us // S_US < self.legs * FLIGHT_BYTES_MIN):
             why = f"{self.legs} brought {_spell(rate)}, {legs} had brought {_spell(rate_before)}"
             self._settle(legs, rate_before, why, now_us)
@@ -150,7 +158,8 @@ class Tuner:
         self._slow_rounds = self._slow_rounds + 1 if 100 * rate < SLOWER_PERCENT * self._rate else 0
         may_grow = now_us >= self._grow_us or self._slow_rounds >= 2
         self._rate = max(self._rate - self._rate // FORGETS, rate)
-        if may_grow and not full and self.legs < self.legs_max:
+        if (now_us >= self._try_us if full else may_grow) and self.legs < self.legs_max:
+            self._trying = full
             self._grow(rate)
         elif self.legs > 1 and now_us >= max(self._since_us + SHRINK_US, self._shrink_us):
             self.state, self._before = State.SHRINKING, (self.legs, rate)

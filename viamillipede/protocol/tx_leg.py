@@ -93,12 +93,15 @@ class TxLeg:
         elif count >= FRAME_BYTES_LEAST or rate > self.rate:  # a source that trickles says nothing about the leg
             self.rate = (3 * self.rate + rate) // 4
 
-    def on_sample(self, unacked_bytes: int, now_us: int) -> None:
-        """The kernel's word on how much of what was sent the next host has not acknowledged yet."""
-        acked_bytes = self.bytes_sent - unacked_bytes
-        if acked_bytes > self.acked_bytes:
+    def on_sample(self, unacked_bytes: int, now_us: int) -> int:
+        """The kernel's word on how much of what was sent the next host has not acknowledged yet.
+
+        Returns how much it has acknowledged since the last word.
+        """
+        gained_bytes = max(0, self.bytes_sent - unacked_bytes - self.acked_bytes)
+        if gained_bytes:
             self.progress_us = now_us
-            self.acked_bytes = acked_bytes
+            self.acked_bytes += gained_bytes
         self.unacked_bytes = unacked_bytes
         if not unacked_bytes:  # what others brought has left the pipe as well
             for seq, given in list(self._pipe.items()):
@@ -107,6 +110,7 @@ class TxLeg:
                 del self._pipe[seq]
                 self.drained_bytes, self.drained_us = given.end, now_us
                 self.rate = self._rate_or_guess(now_us)
+        return gained_bytes
 
     def _rate_or_guess(self, now_us: int) -> int:
         """Without a frame that was timed: what the next host has taken since there was something to take."""

@@ -87,7 +87,7 @@ class TxSession(Contact):
             legs_of = [tuner.legs for tuner in self.tuners]
         self.set_out(addresses, legs_of, moving=not self.tuners)
         self.scheduler = Scheduler(addresses, config.limit_bytes)
-        self._delivered = [0] * count  # bytes that arrived, by rank
+        self._delivered = [0] * count  # bytes that the next hosts have acknowledged, by rank: finer than frames
 
     # ---- legs come and go -----------------------------------------------------------------------
     def on_call(self, call: Call, address: Address, now_us: int) -> Verdict:
@@ -186,7 +186,7 @@ class TxSession(Contact):
         Wanted of every leg, also of one that carries nothing: others may have brought what it holds.
         """
         state = self.legs[leg]
-        state.on_sample(unacked_bytes, now_us)
+        self._delivered[state.rank] += state.on_sample(unacked_bytes, now_us)
         self._refresh(state)
 
     def next_assignment(self, now_us: int) -> tuple[int, Frame] | None:
@@ -313,7 +313,6 @@ class TxSession(Contact):
             for leg in frame.legs:
                 state = self.legs[leg]
                 self._on_useful(state)
-                self._delivered[state.rank] += frame.length // len(frame.legs)
                 if frame.sends == 1:  # else nobody knows which copy it was (Karn)
                     state.progress_us = now_us
                     state.on_arrived(frame.seq, not output_blocked, now_us)
