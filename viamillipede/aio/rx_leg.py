@@ -151,7 +151,7 @@ class RxConnection:
     def sample(self, now: int) -> None:
         """Does the other host get what it is told?"""
         if self._deaf is None:
-            self.leg.on_sample(unacked_bytes(self.sock), now)
+            self.leg.on_sample(unacked_bytes(self.sock), now, self._program.session.listens_to(self.leg, now))
 
     def drop_if_deaf(self, now: int) -> None:
         """The leg broke a while ago, and what it had brought was not asked for: nobody needs it any more."""

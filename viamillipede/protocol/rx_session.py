@@ -18,6 +18,7 @@ from viamillipede.config import (
     BLOCKED_US,
     HEARTBEAT_US,
     KIB,
+    LEG_DOUBTED_US,
     LEGS_MAX,
     RX_SILENT_US,
     S_US,
@@ -355,6 +356,11 @@ class RxSession(Caller):
         elif (aside_us := self.waiting_legs.deadline_us()) is not None:
             deadlines.append(aside_us)
         return min(deadlines, default=None)
+
+    def listens_to(self, leg: RxLeg, now_us: int) -> bool:
+        """Whether rx has been reading the leg for so long that tx must have said something."""
+        blocked = self.output_blocked or now_us - self._output_since_us < LEG_DOUBTED_US
+        return not blocked and leg not in self.waiting_legs
 
     def silent(self, now_us: int) -> list[RxLeg]:
         """The legs that rx listens to and that have said nothing for too long. To be asked every tick."""

@@ -40,15 +40,17 @@ class RxLeg:
         self.since_us = self.sent_us = self.heard_us = self.acked_us = now_us
         self.waiting_since_us = 0
 
-    def on_sample(self, unacked_bytes: int, now_us: int) -> None:
+    def on_sample(self, unacked_bytes: int, now_us: int, listening: bool = False) -> None:
         """The kernel's word on how much of what we said the other host has not acknowledged yet.
 
-        That is the only evidence against a leg that we do not read while the output is blocked.
+        That is the only evidence against a leg that we do not read. One that we do read must say something:
+        the other host may be a proxy, which acknowledges whatever is behind it.
         """
         acked_bytes = self.told_bytes - unacked_bytes
         if acked_bytes > self.acked_bytes or not unacked_bytes:
             self.acked_bytes, self.acked_us = acked_bytes, now_us
-        self.doubted = now_us - max(self.acked_us, self.heard_us) >= LEG_DOUBTED_US
+        fine_us = self.heard_us if listening else max(self.acked_us, self.heard_us)
+        self.doubted = now_us - fine_us >= LEG_DOUBTED_US
 
 
 class WaitingLegs:
