@@ -32,7 +32,7 @@ from benchlib.pipeline import Run, Source  # noqa: E402
 from benchlib.processes import RunFailed, Side  # noqa: E402
 from benchlib.rounds import Job, Measurement, Summary, interleave  # noqa: E402
 
-from viamillipede import cli  # noqa: E402
+from viamillipede import settings  # noqa: E402
 from viamillipede.config import RxConfig, TxConfig  # noqa: E402
 
 MIB = 1 << 20
@@ -232,7 +232,7 @@ def test_random_source_has_the_announced_length_and_repeats_one_file(monkeypatch
 
 def test_our_command_lines_mean_what_their_names_say() -> None:
     own = contenders.ours(200, checksum=True)
-    rx, tx = (cli.parse(argv[3:], {}) for argv in own.commands(8834))
+    rx, tx = (settings.parse(argv[3:], {}) for argv in own.commands(8834))
     assert isinstance(rx, RxConfig) and (rx.port, rx.bind, rx.checksum) == (8834, "127.0.0.1", True)
     assert isinstance(tx, TxConfig) and (tx.threads, tx.checksum) == (200, True)
     assert [str(address) for address in tx.addresses] == ["127.0.0.1:8834"]

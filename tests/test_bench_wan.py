@@ -21,7 +21,7 @@ from benchlib.wan_run import WanRun  # noqa: E402
 from benchlib.wan_scenarios import AUTO, MPTCP, NC, SCENARIOS, Event, Scenario, Target, iperf3, ours  # noqa: E402
 
 from tests.netlab import Link, missing  # noqa: E402
-from viamillipede import cli  # noqa: E402
+from viamillipede import settings  # noqa: E402
 from viamillipede.config import THREADS_AUTO_MAX, RxConfig, TxConfig  # noqa: E402
 
 MIB = 1 << 20
@@ -100,8 +100,8 @@ def test_our_commands_are_what_our_command_line_takes(one: Scenario) -> None:
     for name in filter(wan_report.is_ours, one.contenders):
         rx, tx = wan_run.contender(name, one).commands(8834)
         port = wan_run.PROXY_PORT if one.proxy else wan_run.PORT
-        parsed = cli.parse(tx[3:], {})
-        assert isinstance(parsed, TxConfig) and isinstance(cli.parse(rx[3:], {}), RxConfig)
+        parsed = settings.parse(tx[3:], {})
+        assert isinstance(parsed, TxConfig) and isinstance(settings.parse(rx[3:], {}), RxConfig)
         assert len(parsed.addresses) == (1 if name.endswith("-first") else len(one.links))
         assert {address.port for address in parsed.addresses} == {port}
 

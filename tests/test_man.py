@@ -9,7 +9,7 @@ import pytest
 from docopt import docopt
 
 from viamillipede import config
-from viamillipede.cli import FIELDS, parse
+from viamillipede.settings import FIELDS, parse
 from viamillipede.config import Address, RxConfig, TxConfig
 from viamillipede.errors import Exit, UsageError
 from viamillipede.units import spell_size

@@ -28,6 +28,11 @@ OUTAGE_US_DEFAULT = 15 * 60 * S_US
 REGROUP_US_DEFAULT = 10 * S_US
 TX_WAIT_US_DEFAULT = 60 * S_US
 CHECKPHRASE_BYTES = 4
+NAME_BYTES_MAX = 64
+STREAMS_MAX = 256  # that an rx that keeps on serves at a time
+INTERVAL_US_DEFAULT = 1 * S_US  # between two lines of progress
+INTERVAL_US_MIN = 100 * MS_US
+DIGESTS = ("auto", "xxh3", "sha256")
 CHAOS_KINDS = ("close", "reset", "stall", "truncate", "corrupt", "all")
 
 # The window. -----------------------------------------------------------------------------------
@@ -112,17 +117,28 @@ class Config:
     verbose: int = VERBOSE_DEFAULT
     window_bytes: int = WINDOW_BYTES_DEFAULT
     bind: str | None = None
+    command: tuple[str, ...] = ()  # tx: whose output is the stream; rx: whose input; none: a standard descriptor
+    digest: str = "auto"  # of the whole stream, one of DIGESTS
     congestion: str = ""  # the algorithm of the legs; "": the system's
     addresses: tuple[Address, ...] = ()  # to dial, in order of preference; none: listen on `port`
     port: int = 0
     outage_us: int = OUTAGE_US_DEFAULT
     regroup_us: int = REGROUP_US_DEFAULT
+    size_bytes: int = 0  # how long the stream is expected to be; 0: not said
+    interval_us: int = 0  # between two lines of progress; 0: not said
+    progress: bool = False  # also where standard error is no terminal
+    dashboard: bool = False
+    json: bool = False
+    metrics: Address | None = None  # where to serve them
+    log: str = ""  # the file that what is said goes to as well
+    syslog: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TxConfig(Config):
     """The transmitter's words."""
 
+    name: str = ""  # of the stream, for rx
     threads: int = THREADS_AUTO
     limit_bytes: int = 0  # per second, of all addresses together; 0: none
     frame_bytes: int = FRAME_BYTES_DEFAULT
@@ -136,4 +152,19 @@ class RxConfig(Config):
     """The receiver's words. `wait_us` None: wait for the first contact for ever."""
 
     wait_us: int | None = None
+    names: str | None = None  # the pattern that a stream's name must match; None: any
+    keep: bool = False  # serve one stream after another
+    streams: int = 1  # at a time
     force: bool = False  # write to a terminal all the same
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorConfig:
+    """The doctor's words. `address`: of an rx to measure against."""
+
+    address: Address | None = None
+    json: bool = False
+    checkphrase: bytes = bytes(CHECKPHRASE_BYTES)
+    bind: str | None = None
+    wait_us: int = TX_WAIT_US_DEFAULT
+    verbose: int = VERBOSE_DEFAULT

@@ -20,6 +20,8 @@ def hold_descriptors() -> None:
 
 def check_own_end(config: TxConfig | RxConfig) -> None:
     """The stream's end on this host must be there, and no terminal. Raises LocalIOError, UsageError."""
+    if config.command:
+        return  # it is not one of the standard descriptors
     if isinstance(config, TxConfig):
         if sys.stdin is None:  # closed when Python started
             raise LocalIOError("standard input is closed; pipe something in")

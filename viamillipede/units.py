@@ -12,6 +12,7 @@ from viamillipede.errors import UsageError
 
 _SIZE_FACTORS = {"": 1, "k": KIB, "m": KIB**2, "g": KIB**3, "t": KIB**4}
 _DURATION_FACTORS_US = {"ms": MS_US, "s": S_US, "": S_US, "m": 60 * S_US, "h": 3600 * S_US}
+SIZE_MAX = 1 << 60
 DURATION_US_MAX = 365 * 24 * 3600 * S_US  # a year is for ever; a timer must still be able to hold it
 
 # [0-9] and not \d, which takes the digits of every script. The counts of digits bound the arithmetic.

@@ -12,19 +12,22 @@ from typing import Any, TypeVar
 from viamillipede.config import (
     CHAOS_KINDS,
     CHECKPHRASE_BYTES,
+    DIGESTS,
     LIMIT_BYTES_MAX,
     LIMIT_BYTES_MIN,
+    NAME_BYTES_MAX,
     THREADS_AUTO,
     THREADS_MAX,
     WEIGHT_MAX,
     Address,
 )
 from viamillipede.errors import UsageError
-from viamillipede.units import parse_int, parse_rate
+from viamillipede.units import format_duration_us, parse_duration_us, parse_int, parse_rate
 
 LISTEN = "listen"  # stands where HOST would
 _FLAG_TEXTS = {"1": True, "yes": True, "true": True, "on": True, "0": False, "no": False, "false": False, "off": False}
 _CONGESTION = re.compile("[a-z0-9_-]{1,15}")  # TCP_CA_NAME_MAX of Linux, less the NUL
+_NAME = re.compile(f"[A-Za-z0-9_@:+][A-Za-z0-9_@:+.-]{{0,{NAME_BYTES_MAX - 1}}}")  # safe in file names and commands
 _Value = TypeVar("_Value")
 
 
@@ -94,6 +97,58 @@ def parse_chaos_kind(text: str) -> str:
     if text not in CHAOS_KINDS:
         raise UsageError(f"{text!r} is none of {', '.join(CHAOS_KINDS)}")
     return text
+
+
+def parse_digest(text: str) -> str:
+    """One of DIGESTS. Raises UsageError."""
+    if text not in DIGESTS:
+        raise UsageError(f"{text!r} is none of {', '.join(DIGESTS)}")
+    return text
+
+
+def is_name(text: str) -> bool:
+    """Whether it may be the name of a stream."""
+    return _NAME.fullmatch(text) is not None
+
+
+def parse_name(text: str) -> str:
+    """The name of a stream. Raises UsageError."""
+    if not is_name(text):
+        what = f"1 to {NAME_BYTES_MAX} letters, digits or _ @ : + . - (not . or - first)"
+        raise UsageError(f"{text!r} is not the name of a stream: {what}")
+    return text
+
+
+def parse_names(text: str) -> str:
+    """A pattern for names, as the shell has them for files. Raises UsageError."""
+    if not re.fullmatch(r"[A-Za-z0-9_@:+.*?!\[\]-]{1,256}", text):
+        raise UsageError(f"{text!r} is not a pattern of names; write one like db* or node[0-9]")
+    return text
+
+
+def parse_text(text: str) -> str:
+    """Any text but none. Raises UsageError."""
+    if not text or "\0" in text:
+        raise UsageError(f"{text!r} is not the name of a file")
+    return text
+
+
+def parse_interval_us(text: str, least_us: int) -> int:
+    """A duration of at least so many microseconds. Raises UsageError."""
+    interval_us = parse_duration_us(text)
+    if interval_us < least_us:
+        raise UsageError(f"{text!r} is too short, at least {format_duration_us(least_us)}")
+    return interval_us
+
+
+def parse_serving_address(text: str) -> Address:
+    """PORT, of loopback then, or HOST:PORT, or [IPV6]:PORT. Raises UsageError."""
+    host, colon, port = text.rpartition(":")
+    if not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535 or bool(colon) != bool(host):
+        raise UsageError(f"{text!r} is not an address to serve at; write PORT, or HOST:PORT")
+    if ":" in host and not host.startswith("["):
+        raise UsageError(f"{text!r}: write an IPv6 address in brackets, [{host}]:{port}")
+    return Address(parse_host(host) if host else "127.0.0.1", int(port))
 
 
 def parse_threads(text: str) -> int:

@@ -19,11 +19,13 @@ USAGE = """\
 viamillipede moves one pipe over many TCP connections ("legs"), whole and in order.
 
 Usage:
-  viamillipede rx PORT [options]
-  viamillipede tx listen PORT [options]
-  viamillipede (tx HOST PORT)... [options]
-  viamillipede (rx HOST PORT)... [options]
-  viamillipede (--help | --version)
+  viamillipede rx PORT [options] [(-- COMMAND...)]
+  viamillipede tx listen PORT [options] [(-- COMMAND...)]
+  viamillipede (tx HOST PORT)... [options] [(-- COMMAND...)]
+  viamillipede (rx HOST PORT)... [options] [(-- COMMAND...)]
+  viamillipede doctor [HOST PORT] [options]
+  viamillipede completion (bash | zsh | fish)
+  viamillipede (--help | --version | --show-config)
 
 One side listens, the other dials: rx PORT and tx HOST PORT; or, where only that
 way is open, tx listen PORT and rx HOST PORT. Several HOST PORT are paths to the
@@ -31,6 +33,10 @@ one that listens, the preferred one first. It may listen on port 0: the kernel
 chooses. An option may also be a bare word, anywhere: threads 16, --threads 16
 and --threads=16 are the same. Only via, weight and limit are about the path
 that they stand behind.
+
+The stream is standard input and output, or that of a COMMAND: tx reads what it
+writes, rx writes what it reads. Then 0 means that both commands succeeded too.
+doctor tells what limits a transfer here, or to the rx at HOST PORT.
 
 Options:
   --via=ADDRESS         the path's source address, or its interface
@@ -49,6 +55,8 @@ Options:
   --window=SIZE         most bytes on their way at a time [default: 64M]
   --frame=SIZE          tx: most bytes in a frame, a quarter of the window at
                         most [default: 1M]
+  --digest=NAME         of the whole stream, compared before success: sha256; xxh3;
+                        auto: xxh3 where it costs little [default: auto]
   --bind=ADDRESS        listening: the address to listen on, all unless given;
                         dialling: the source address of paths without via
   --wait=DURATION       how long to wait for the first contact
@@ -57,7 +65,20 @@ Options:
                         came back for so long [default: 10s]
   --outage=DURATION     give up when the network was silent for so long
                         [default: 15m]
+  --name=NAME           tx: what rx's command finds in VIAMILLIPEDE_NAME
+  --names=PATTERN       rx: which names are taken, such as 'db*'
+  --keep                rx PORT: serve one stream after another, each with a
+                        COMMAND of its own
+  --streams=N           rx PORT keep: so many at a time, 1 to 256 [default: 1]
   --force               rx: write to a terminal all the same
+  --progress            a line per interval also where stderr is no terminal
+  --interval=DURATION   between two lines; implies progress (default: 1s)
+  --size=SIZE           how long the stream will be, for the time left
+  --dashboard           paths and legs on the whole screen
+  --json                a line of JSON per interval, and one at the end
+  --metrics=ADDRESS     serve Prometheus there: PORT of loopback, or HOST:PORT
+  --log=FILE            append what is said to a file as well
+  --syslog              send it to the system's log as well
   --verbose=N           0 why it failed, 1 closing line and warnings, 2 session
                         and lost legs, 3 every leg, 5 retransmissions,
                         10 frames, 20 socket operations [default: 1]
@@ -67,24 +88,28 @@ Options:
                         checksum), or all in turn [default: close]
   -h, --help            print this
   --version             print the versions of program and wire
+  --show-config         print every word, its value and where that was said
 
 Sizes take k M G T (powers of 1024; 64M, 64MB and 64MiB are the same), rates too
 (50M or 50M/s); durations ms s m h, seconds if bare.
 Environment: VIAMILLIPEDE_THREADS=16, VIAMILLIPEDE_CHAOS_KIND=all and so on for
-every word but via and weight; LIMIT is that of all paths together. The command
-line wins.
+every word but via and weight; LIMIT is that of all paths together. Before that,
+/etc/viamillipede.conf and ~/.config/viamillipede/config: lines like threads 16.
+The command line wins.
 
 Exit status:
   0  complete and acknowledged      6  integrity
   1  unexpected                     7  own input or output failed
   2  usage                          8  the other side failed
   3  cannot bind or connect         9  a limit was reached
-  4  checkphrase or version refused 129 SIGHUP, 130 SIGINT, 143 SIGTERM
+  4  checkphrase, version, name     129 SIGHUP, 130 SIGINT, 143 SIGTERM
   5  peer lost, worth a retry
 
 Examples:
   viamillipede rx 8834 | tar x -C /restore
   tar c /srv | viamillipede tx host 8834
+  viamillipede rx 8834 -- zfs recv -F tank/fs
+  viamillipede tx host 8834 -- zfs send -R pool/fs@now
   zfs send tank@now | viamillipede tx 10.0.1.2 8834 tx 10.0.2.2 8834 limit 50M
   tar c /srv | viamillipede tx listen 8834        # and on the other host:
   viamillipede rx host 8834 | tar x -C /restore
@@ -97,7 +122,8 @@ TERMS = {"via": "ADDRESS", "weight": "N", "limit": "RATE"}  # of a path
 _TOTALS = ("limit",)  # terms that mean all paths together where no path stands before them
 _RX_TERMS = ("via",)  # what the side that sends does not decide
 _FORMS = {"rx": "PORT, or HOST PORT,", "tx": "HOST PORT, or listen PORT,"}
-_ASIDES = ("help", "version")
+_ASIDES = ("help", "version", "show-config")
+DOCTOR = "doctor"
 
 
 @dataclass(slots=True)
@@ -110,6 +136,7 @@ class Line:
     tokens: list[str] = field(default_factory=list)
     paths: list[dict[str, str]] = field(default_factory=list)
     last: tuple[str, ...] = ()  # role and operands of the last tx or rx
+    command: list[str] = field(default_factory=list)  # behind --
 
     def has(self, word: str) -> bool:
         """Whether the option is among the tokens."""
@@ -126,6 +153,15 @@ def translate(argv: Sequence[str]) -> Line:
     rest = list(reversed(argv))
     while rest:
         token = rest.pop()
+        if token == "--":
+            if not rest:
+                raise UsageError("'--' needs a command after it")
+            line.command = rest[::-1]
+            break
+        if token == DOCTOR and not line.tokens:
+            line.last = (token, *_take_peer(rest))
+            line.tokens += line.last
+            continue
         if token in _FORMS:
             operands = _take_operands(token, rest)
             line.last = (token, *operands)
@@ -180,6 +216,17 @@ def _take_operands(role: str, rest: list[str]) -> list[str]:
     return operands
 
 
+def _take_peer(rest: list[str]) -> list[str]:
+    """HOST PORT behind doctor, if it is there, removed from the end of `rest`. Raises UsageError."""
+    if not rest or rest[-1].startswith("-") or rest[-1] in known_words():
+        return []
+    operands = [rest.pop() for _ in range(min(2, len(rest)))]
+    if len(operands) < 2:
+        raise UsageError("'doctor' needs HOST PORT after it, or nothing")
+    read_operands(DOCTOR, operands)
+    return operands
+
+
 def _is_number(text: str) -> bool:
     return re.fullmatch("-?[0-9]+", text) is not None
 
@@ -206,7 +253,7 @@ def _path_of(word: str, line: Line, rest: Sequence[str]) -> dict[str, str] | Non
 def known_words() -> dict[str, bool]:
     """Every word of USAGE, and whether it takes a value; docopt says None or a default where it does."""
     options = docopt(USAGE, ["rx", "0"], default_help=False)
-    names = {name[2:]: value for name, value in options.items() if name.startswith("--")}
+    names = {name[2:]: value for name, value in options.items() if name.startswith("--") and name != "--"}
     return {name: not isinstance(value, bool) for name, value in names.items() if name not in _ASIDES}
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pytest
 from docopt import docopt
 
-from viamillipede import cli, config
-from viamillipede.cli import FIELDS, parse
+from viamillipede import config, settings
+from viamillipede.settings import FIELDS, parse
 from viamillipede.config import GIB, KIB, MIB, S_US, Address, RxConfig, TxConfig
 from viamillipede.errors import UsageError
 from viamillipede.values import TERM_FIELDS
@@ -82,7 +82,7 @@ def test_many_paths() -> None:
 
 
 def test_too_many_paths(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "THREADS_MAX", 3)
+    monkeypatch.setattr(settings, "THREADS_MAX", 3)
     assert len(parse(TX * 3, {}).addresses) == 3
     assert refusal(TX * 4) == "4 paths are too many, at most 3"
 
@@ -280,15 +280,15 @@ def test_the_variable_of_limit_is_that_of_all() -> None:
 def test_variables_of_one_path_mean_nothing() -> None:
     environ = {"VIAMILLIPEDE_VIA": "eth1", "VIAMILLIPEDE_WEIGHT": "3", "VIAMILLIPEDE_LIMIT": "5M"}
     assert tx(**environ).addresses == (Address("host", 8834),)
-    assert cli.strange_variables(environ) == [
+    assert settings.strange_variables(environ) == [
         "VIAMILLIPEDE_VIA means nothing; say 'via ADDRESS' behind the HOST PORT that it is for",
         "VIAMILLIPEDE_WEIGHT means nothing; say 'weight N' behind the HOST PORT that it is for",
     ]
-    assert cli.strange_variables({"VIAMILLIPEDE_VIA": "", "VIAMILLIPEDE_THREADS": "4"}) == []
-    assert cli.strange_variables({"VIAMILLIPEDE_LIMT": "5M"}) == [
+    assert settings.strange_variables({"VIAMILLIPEDE_VIA": "", "VIAMILLIPEDE_THREADS": "4"}) == []
+    assert settings.strange_variables({"VIAMILLIPEDE_LIMT": "5M"}) == [
         "no word has the variable VIAMILLIPEDE_LIMT; did you mean VIAMILLIPEDE_LIMIT?"
     ]
-    assert cli.strange_variables({"VIAMILLIPEDE_WEIGTH": "3"}) == [
+    assert settings.strange_variables({"VIAMILLIPEDE_WEIGTH": "3"}) == [
         "VIAMILLIPEDE_WEIGTH means nothing; say 'weight N' behind the HOST PORT that it is for"
     ]
 
