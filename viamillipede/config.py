@@ -4,6 +4,7 @@ The relations between limits are asserted at import, so a changed number cannot 
 unnoticed. Times are integers of microseconds, sizes integers of bytes; names end in the unit.
 """
 
+import re
 from dataclasses import dataclass
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -29,6 +30,7 @@ REGROUP_US_DEFAULT = 10 * S_US
 TX_WAIT_US_DEFAULT = 60 * S_US
 CHECKPHRASE_BYTES = 4
 NAME_BYTES_MAX = 64
+NAME = re.compile(f"[A-Za-z0-9_@:+][A-Za-z0-9_@:+.-]{{0,{NAME_BYTES_MAX - 1}}}")  # safe in file names and commands
 STREAMS_MAX = 256  # that an rx that keeps on serves at a time
 INTERVAL_US_DEFAULT = 1 * S_US  # between two lines of progress
 INTERVAL_US_MIN = 100 * MS_US
@@ -70,11 +72,14 @@ LATE_US_MIN = 100 * MS_US  # a frame is never called late, and hedged, before th
 FAREWELL_US = 3 * S_US  # how long a failing side tries to tell the other one why
 BROKEN_US = 1 * S_US  # how long what a broken leg has brought to rx may still be read
 LEGS_AGAIN_US = 2 * S_US  # how often a listening tx repeats how many legs rx is to dial
+COMMAND_END_US = 5 * S_US  # how long a command has to end after it was told to
+WAITS_US = 1 * S_US  # how often tx tells rx where the time goes
 LINGER_US = 10 * S_US  # how long a successful rx stays to repeat that it was successful
 
 # Limits on what the wire may claim. ------------------------------------------------------------
 ACK_RANGES_MAX = 256
-REASON_BYTES_MAX = 512
+REASON_BYTES_MAX = 2048
+DIGEST_BYTES_MAX = 64
 STRANGERS_MAX = 1024  # connections that have not greeted yet, at a time
 FRAMES_MAX = 16384  # frames that may be on their way at a time: bounds the bookkeeping of small ones
 LEGS_MAX = 2 * THREADS_MAX  # leg numbers lie below

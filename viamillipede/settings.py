@@ -4,6 +4,7 @@ USAGE, in `words`, is the specification, and docopt parses by it.
 """
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -49,7 +50,9 @@ from viamillipede.words import ALIASES, DOCTOR, TERMS, USAGE, Line, closest, tra
 
 ENVIRONMENT_PREFIX = "VIAMILLIPEDE_"
 FORMS = "say one of: rx PORT; tx listen PORT; tx HOST PORT, or rx HOST PORT, once for each path; doctor"
+_SHELL_LINE = re.compile(r"[\s|;&<>$]")  # what no command has in its name
 _CHAOS_MAX = 10**9  # socket operations; more than any stream has
+_NO_WORDS = ("debug", "session", "peer")  # variables all the same: a command may be viamillipede again
 _CONFIGS = {"tx": TxConfig, "rx": RxConfig, DOCTOR: DoctorConfig}
 
 Said = Mapping[str, tuple[str, str]]  # by word: its text, and where it was said
@@ -61,7 +64,7 @@ def parse(
     """What command line, environment and configuration files ask for. Raises UsageError."""
     line = translate(argv)
     try:
-        arguments = docopt(USAGE, [*line.tokens, *(["--", *line.command] if line.command else [])], default_help=False)
+        arguments = docopt(USAGE, [*line.tokens, *(["--", "COMMAND"] if line.command else [])], default_help=False)
     except DocoptExit:
         raise UsageError(FORMS) from None
     if LISTEN in arguments["HOST"]:  # tx listen PORT beside another tx; alone it is no HOST
@@ -79,6 +82,7 @@ def parse(
     else:
         fields["port"] = read_operands(role, arguments["PORT"]).port
     fields["command"] = _check_command(line)
+    _check_views(fields, labels)
     if role == "rx":
         _check_keep(fields, labels)
         return RxConfig(**fields)
@@ -139,7 +143,7 @@ def _variable(word: str) -> str:
 
 def strange_variables(environ: Mapping[str, str]) -> list[str]:
     """A warning for each variable that looks like one of ours and is none, an empty one excepted."""
-    known = [_variable(name) for name in (*FIELDS, *ALIASES, "debug")]
+    known = [_variable(name) for name in (*FIELDS, *ALIASES, *_NO_WORDS)]
     of_paths = {_variable(name): name for name in TERMS if name not in FIELDS}
     texts = [variable.removeprefix(ENVIRONMENT_PREFIX) for variable in (*known, *of_paths)]
     warnings = []
@@ -158,17 +162,24 @@ def strange_variables(environ: Mapping[str, str]) -> list[str]:
 def _check_command(line: Line) -> tuple[str, ...]:
     """The command, which must be there to be run. Raises UsageError."""
     if line.command and shutil.which(line.command[0]) is None:
-        raise UsageError(f"there is no command {line.command[0]!r} that can be run")
+        hint = "; a line for the shell is written: -- sh -c LINE" if _SHELL_LINE.search(line.command[0]) else ""
+        raise UsageError(f"there is no command {line.command[0]!r} that can be run{hint}")
     return tuple(line.command)
+
+
+def _check_views(fields: Mapping[str, Any], labels: Mapping[str, str]) -> None:
+    """Refuse two that would write over each other. Raises UsageError."""
+    if fields.get("dashboard") and fields.get("json"):
+        raise UsageError(f"{labels['dashboard']}: not together with {labels['json']}; both are for standard error")
 
 
 def _check_keep(fields: Mapping[str, Any], labels: Mapping[str, str]) -> None:
     """Refuse to keep on serving without something to serve with, and several streams without keep."""
     keep = fields.get("keep", False)
-    if keep and not fields["command"]:
-        raise UsageError("keep needs a command, which is run for each stream: rx PORT keep -- COMMAND")
     if keep and fields.get("addresses"):
-        raise UsageError("keep is for an rx that listens: rx PORT keep -- COMMAND")
+        raise UsageError(f"{labels['keep']}: only an rx that listens keeps on: rx PORT keep -- COMMAND")
+    if keep and not fields["command"]:
+        raise UsageError(f"{labels['keep']}: a command is needed, to be run for each stream: rx PORT keep -- COMMAND")
     if fields.get("streams", 1) > 1 and not keep and labels["streams"] == "streams":
         raise UsageError("streams: say keep as well; without it rx serves one stream and exits")
 

@@ -15,6 +15,8 @@ from viamillipede.config import (
     DIGESTS,
     LIMIT_BYTES_MAX,
     LIMIT_BYTES_MIN,
+    MS_US,
+    NAME,
     NAME_BYTES_MAX,
     THREADS_AUTO,
     THREADS_MAX,
@@ -22,12 +24,13 @@ from viamillipede.config import (
     Address,
 )
 from viamillipede.errors import UsageError
-from viamillipede.units import format_duration_us, parse_duration_us, parse_int, parse_rate
+from viamillipede.units import parse_duration_us, parse_int, parse_rate
 
 LISTEN = "listen"  # stands where HOST would
 _FLAG_TEXTS = {"1": True, "yes": True, "true": True, "on": True, "0": False, "no": False, "false": False, "off": False}
 _CONGESTION = re.compile("[a-z0-9_-]{1,15}")  # TCP_CA_NAME_MAX of Linux, less the NUL
-_NAME = re.compile(f"[A-Za-z0-9_@:+][A-Za-z0-9_@:+.-]{{0,{NAME_BYTES_MAX - 1}}}")  # safe in file names and commands
+_NAMES_MAX = 256
+_NAMES = re.compile(r"(?:[A-Za-z0-9_@:+.*?-]|\[!?[A-Za-z0-9_@:+.-]+\])+")  # what no name has cannot match one
 _Value = TypeVar("_Value")
 
 
@@ -106,14 +109,9 @@ def parse_digest(text: str) -> str:
     return text
 
 
-def is_name(text: str) -> bool:
-    """Whether it may be the name of a stream."""
-    return _NAME.fullmatch(text) is not None
-
-
 def parse_name(text: str) -> str:
     """The name of a stream. Raises UsageError."""
-    if not is_name(text):
+    if not NAME.fullmatch(text):
         what = f"1 to {NAME_BYTES_MAX} letters, digits or _ @ : + . - (not . or - first)"
         raise UsageError(f"{text!r} is not the name of a stream: {what}")
     return text
@@ -121,7 +119,7 @@ def parse_name(text: str) -> str:
 
 def parse_names(text: str) -> str:
     """A pattern for names, as the shell has them for files. Raises UsageError."""
-    if not re.fullmatch(r"[A-Za-z0-9_@:+.*?!\[\]-]{1,256}", text):
+    if len(text) > _NAMES_MAX or not _NAMES.fullmatch(text):
         raise UsageError(f"{text!r} is not a pattern of names; write one like db* or node[0-9]")
     return text
 
@@ -137,7 +135,7 @@ def parse_interval_us(text: str, least_us: int) -> int:
     """A duration of at least so many microseconds. Raises UsageError."""
     interval_us = parse_duration_us(text)
     if interval_us < least_us:
-        raise UsageError(f"{text!r} is too short, at least {format_duration_us(least_us)}")
+        raise UsageError(f"{text!r} is too short; at least {least_us // MS_US}ms")
     return interval_us
 
 
@@ -147,8 +145,11 @@ def parse_serving_address(text: str) -> Address:
     if not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535 or bool(colon) != bool(host):
         raise UsageError(f"{text!r} is not an address to serve at; write PORT, or HOST:PORT")
     if ":" in host and not host.startswith("["):
-        raise UsageError(f"{text!r}: write an IPv6 address in brackets, [{host}]:{port}")
-    return Address(parse_host(host) if host else "127.0.0.1", int(port))
+        raise UsageError(f"{text!r}: an IPv6 address is written in brackets, like [::1]:{port}")
+    try:
+        return Address(parse_host(host) if host else "127.0.0.1", int(port))
+    except UsageError:
+        raise UsageError(f"{text!r} is not an address to serve at; write PORT, or HOST:PORT") from None
 
 
 def parse_threads(text: str) -> int:

@@ -55,8 +55,9 @@ Options:
   --window=SIZE         most bytes on their way at a time [default: 64M]
   --frame=SIZE          tx: most bytes in a frame, a quarter of the window at
                         most [default: 1M]
-  --digest=NAME         of the whole stream, compared before success: sha256; xxh3;
-                        auto: xxh3 where it costs little [default: auto]
+  --digest=NAME         of the whole stream, compared before success: xxh3,
+                        sha256, or auto: xxh3 where it costs little
+                        [default: auto]
   --bind=ADDRESS        listening: the address to listen on, all unless given;
                         dialling: the source address of paths without via
   --wait=DURATION       how long to wait for the first contact
@@ -124,6 +125,7 @@ _RX_TERMS = ("via",)  # what the side that sends does not decide
 _FORMS = {"rx": "PORT, or HOST PORT,", "tx": "HOST PORT, or listen PORT,"}
 _ASIDES = ("help", "version", "show-config")
 DOCTOR = "doctor"
+_COMPLETION = "completion"
 
 
 @dataclass(slots=True)
@@ -156,9 +158,13 @@ def translate(argv: Sequence[str]) -> Line:
         if token == "--":
             if not rest:
                 raise UsageError("'--' needs a command after it")
+            if line.last[:1] == (DOCTOR,):
+                raise UsageError(f"{DOCTOR!r} takes no command")
             line.command = rest[::-1]
             break
-        if token == DOCTOR and not line.tokens:
+        if line.last and token in (DOCTOR, *_FORMS) and DOCTOR in (token, line.last[0]):
+            raise UsageError(f"{token!r} does not go with {' '.join(line.last)!r}")
+        if token == DOCTOR:
             line.last = (token, *_take_peer(rest))
             line.tokens += line.last
             continue
@@ -169,8 +175,8 @@ def translate(argv: Sequence[str]) -> Line:
             if len(operands) == 2 and operands[0] != LISTEN:
                 line.paths.append({})
             continue
-        if token in _ASIDES:
-            line.tokens.append(f"--{token}")
+        if token.removeprefix("--") in _ASIDES:
+            line.tokens.append(f"--{token.removeprefix('--')}")
             continue
         name, equals, value = token[2:].partition("=") if token.startswith("--") else (token, "", "")
         if name not in known_words():
@@ -184,7 +190,7 @@ def translate(argv: Sequence[str]) -> Line:
                 raise UsageError(f"{name!r} takes no value")
             line.tokens.append(f"--{word}")
             continue
-        if not equals and not rest:
+        if not equals and rest[-1:] in ([], ["--"]):
             raise UsageError(f"{name!r} needs a value after it")
         text = value if equals else rest.pop()
         if path is None:
@@ -203,8 +209,7 @@ def _take_operands(role: str, rest: list[str]) -> list[str]:
         if role == "rx" and _is_number(operands[0]):
             wanted = 1  # PORT
     first, follower = "".join(operands[:1]), "".join(rest[-1:])
-    if one := re.fullmatch(r"(\[.*\]|[^:]+):([0-9]+)", first):
-        raise UsageError(f"write host and port as two words: {role} {one[1]} {one[2]}")
+    _refuse_one_word(role, first)
     if role == "rx" and first == LISTEN:
         raise UsageError("'listen' is for tx only; write rx PORT to listen, or rx HOST PORT to dial")
     if _is_number(first) and (role == "tx" or _is_number(follower)):
@@ -217,14 +222,24 @@ def _take_operands(role: str, rest: list[str]) -> list[str]:
 
 
 def _take_peer(rest: list[str]) -> list[str]:
-    """HOST PORT behind doctor, if it is there, removed from the end of `rest`. Raises UsageError."""
-    if not rest or rest[-1].startswith("-") or rest[-1] in known_words():
+    """HOST PORT behind doctor, if it is there, removed from the end of `rest`. Raises UsageError.
+
+    It may be left out, so it is not taken literally: a word is a word here.
+    """
+    if not rest or rest[-1].startswith("-") or rest[-1] in (*known_words(), *_ASIDES, DOCTOR):
         return []
     operands = [rest.pop() for _ in range(min(2, len(rest)))]
-    if len(operands) < 2:
-        raise UsageError("'doctor' needs HOST PORT after it, or nothing")
+    _refuse_one_word(DOCTOR, operands[0])
+    if len(operands) < 2 or operands[0] in (*_FORMS, LISTEN):
+        raise UsageError(f"{DOCTOR!r} needs HOST PORT after it, or nothing")
     read_operands(DOCTOR, operands)
     return operands
+
+
+def _refuse_one_word(role: str, text: str) -> None:
+    """Raises UsageError for HOST:PORT."""
+    if one := re.fullmatch(r"(\[.*\]|[^:]+):([0-9]+)", text):
+        raise UsageError(f"write host and port as two words: {role} {one[1]} {one[2]}")
 
 
 def _is_number(text: str) -> bool:
@@ -234,6 +249,8 @@ def _is_number(text: str) -> bool:
 def _path_of(word: str, line: Line, rest: Sequence[str]) -> dict[str, str] | None:
     """The path that `word`, one of TERMS, is about; None for all together. Raises UsageError."""
     role = "".join(line.last[:1])
+    if role == DOCTOR:
+        raise UsageError(f"{word!r} is no word of {role}")
     if role == "rx" and word not in _RX_TERMS:
         raise UsageError(f"{word!r} is a word of tx, not of rx")
     if line.paths:
@@ -262,8 +279,11 @@ def _unknown(token: str) -> str:
     name, equals, value = token.lstrip("-").partition("=")
     if equals and not token.startswith("-") and known_words().get(name):
         return f"unknown word {token!r}; write '{name} {value}' or '--{token}'"
-    close = closest(name.lower(), [*known_words(), *_FORMS, *_ASIDES])
-    dashed = token.startswith("-") and close not in _FORMS
+    if name == _COMPLETION:
+        return f"{token!r} stands alone: viamillipede {_COMPLETION} SHELL"
+    verbs = (*_FORMS, DOCTOR, _COMPLETION)
+    close = closest(name.lower(), [*known_words(), *verbs, *_ASIDES])
+    dashed = token.startswith("-") and close not in verbs
     return f"unknown word {token!r}" + (f"; did you mean '{'--' if dashed else ''}{close}'?" if close else "")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from viamillipede.aio.clock import now_us
+from viamillipede.aio.command import Command
 from viamillipede.aio.listener import Listener
 from viamillipede.aio.log import WARNING, Log
 from viamillipede.aio.poller import open_poller
@@ -34,6 +35,7 @@ class Program:
         self.began_us = now_us()
         self.presence: Presence
         self.listener: Listener | None = None  # of the side that does not dial
+        self.command: Command | None = None  # the source or the sink
         self._group: asyncio.TaskGroup
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending = False  # no new task: nobody would cancel it
@@ -91,7 +93,7 @@ class Program:
                 except Exception as error:
                     failure = error
                 try:
-                    failure = await self._bounded_farewell(failure) or failure
+                    failure = await self._end(failure) or failure
                 finally:
                     self._ending = True
                     self.stop()
@@ -102,6 +104,23 @@ class Program:
             self.poller.close()
         if failure is not None:
             raise failure
+
+    async def _end(self, failure: BaseException | None) -> BaseException | None:
+        """Say farewell, and after a failure end the command. What went wrong with that, if it is the first thing."""
+        if failure is not None and self.command is not None:
+            self.command.signal(self.ending_signal(failure))
+        further = await self._bounded_farewell(failure)
+        if failure is not None and self.command is not None:
+            await self.command.end(self.hurry)
+        return further
+
+    def environment(self, session: bytes, peer: str, name: str) -> dict[str, str]:
+        """What a command finds in its environment besides ours."""
+        return {"VIAMILLIPEDE_SESSION": session.hex(), "VIAMILLIPEDE_PEER": peer, "VIAMILLIPEDE_NAME": name}
+
+    def ending_signal(self, failure: BaseException) -> int:
+        """What a command is sent after this failure."""
+        return signal.SIGTERM
 
     async def _bounded_farewell(self, failure: BaseException | None) -> BaseException | None:
         """What went wrong in saying farewell, if that is the first thing that did."""

@@ -9,15 +9,19 @@
 """
 
 import asyncio
+import contextlib
 import os
 import socket
+from collections.abc import Iterator
 
 import uvloop
 
 from viamillipede.aio import report
 from viamillipede.aio.clock import now_us
+from viamillipede.aio.command_ends import CommandSink
 from viamillipede.aio.dialler import Dialler
 from viamillipede.aio.handshake import OpeningRefused, call, hear_greeting, refuse
+from viamillipede.aio.hasher import Hasher
 from viamillipede.aio.listener import Listener
 from viamillipede.aio.log import EVENT, WARNING
 from viamillipede.aio.program import Program
@@ -49,6 +53,7 @@ _REFUSALS = {
     Verdict.CHECKPHRASE: "it has another checkphrase",
     Verdict.BUSY: "it belongs to another stream",
     Verdict.UNKNOWN: "it looks for another receiver",
+    Verdict.NAME: "its stream has another name than those that are taken",
     Verdict.MALFORMED: "its greeting has values that cannot be",
 }
 
@@ -71,7 +76,9 @@ class Receiver(Program):
         self._keys = 0
         self._output_waiters: list[RxConnection] = []
         self._after_scheduled = False
-        self._closing = False
+        self._closing = self._closed = False  # all was written; the output was closed
+        self._hasher = Hasher(None, self.after_soon)
+        self._verified = asyncio.Event()
         self.leaving = False  # we have failed: what still comes is thrown away
         self.waste = memoryview(bytearray(WASTE_BYTES))
         self._finished = asyncio.Event()  # tx knows that we are done, or can no longer be told
@@ -119,11 +126,15 @@ class Receiver(Program):
     def _on_accepted(
         self, sock: socket.socket, peer: Address, greeting: Greeting, answer: Answer, rank: int = 0
     ) -> None:
-        if not self.presence.contacted:
-            self.contact_us = now_us()
-            self.log.say(EVENT, f"first contact, {'with' if self.session.dials else 'from'} {peer}")
+        first = not self.presence.contacted
         self._keys += 1
         RxConnection(self, sock, self._keys, peer).up(greeting, answer, rank)
+        if first:
+            self.contact_us = now_us()
+            self.log.say(EVENT, f"first contact, {'with' if self.session.dials else 'from'} {peer}")
+            self._hasher = Hasher(self.session.digest.own, self._on_hashed)
+            if isinstance(self.sink, CommandSink):
+                self.sink.start(self.environment(greeting.session, str(peer), greeting.name))
 
     def wants_legs(self) -> bool:
         """See Program. A tx that lost its legs must still hear how it ended."""
@@ -152,12 +163,23 @@ class Receiver(Program):
 
     def _drain(self) -> None:
         """Write what is in memory and due."""
+        hasher = self._hasher
         while (view := self.session.reassembly.output_view()) is not None:
-            count = self.sink.write(view)
+            written = self.session.reassembly.written
+            if hasher.taken == written:
+                if not hasher.busy:
+                    hasher.take(view)
+                if hasher.busy:
+                    return
+            count = self.sink.write(view[: hasher.taken - written])
             if count is None:
                 self.session.on_output_blocked(now_us())
                 return
             self.session.on_written(count, now_us())
+
+    def _on_hashed(self) -> None:
+        self._drain()
+        self.after()
 
     def on_output_blocked(self, connection: RxConnection) -> None:
         """The output is full, and this leg has something for it."""
@@ -180,9 +202,25 @@ class Receiver(Program):
         delay_us = GONE_GRACE_US if self.sink.drained() else 0
         self.loop.call_later(delay_us / S_US, self._fail_without_reader)
 
+    def on_command_exit(self) -> None:
+        """The sink has ended. If it has succeeded, and taken everything so far, the end may be on its way."""
+        assert self.command is not None
+        if self.command.status:
+            self.fail(LocalIOError(self.command.how()))
+        elif not self._closed:
+            self.on_output_gone()
+
     def _fail_without_reader(self) -> None:
-        if not self._closing or not self.sink.drained():
+        if self._closing and self.sink.drained():
+            return
+        command = self.command
+        if command is None:
             self.fail(LocalIOError(READER_GONE))
+        elif command.status is None:
+            self.fail(LocalIOError(f"the sink {command.name()} closed its input before the end of the stream"))
+        else:
+            what, *said = command.how().splitlines()
+            self.fail(LocalIOError("\n".join([f"{what} before it had read the whole stream", *said])))
 
     # ---- what tx is told ------------------------------------------------------------------------
     def after(self) -> None:
@@ -204,6 +242,8 @@ class Receiver(Program):
         if not self._closing and session.reassembly.complete():
             self._closing = True
             self.spawn(self._finish())
+        if self._closing and session.digest.verified:
+            self._verified.set()
         if session.bye or (self.leaving and not self.connections and self.presence.contacted):
             self._finished.set()  # without BYE a tx that lost its legs comes back, and must hear that all is done
         self.set_alarm(session.deadline_us())
@@ -244,12 +284,20 @@ class Receiver(Program):
 
     # ---- the end --------------------------------------------------------------------------------
     async def _finish(self) -> None:
-        """Everything was written. Done is only what the reader has taken out of the pipe as well."""
+        """Everything was written. Done is only what tx has sent, and what the reader has taken out of the pipe."""
+        self.session.ask_digest()
+        self.after()
+        await self._verified.wait()
         poll_us = DRAIN_POLL_US_MIN
         while not self.sink.drained():  # no event tells when a pipe has become empty
             await asyncio.sleep(poll_us / S_US)
             poll_us = min(2 * poll_us, DRAIN_POLL_US_MAX)
+        self._closed = True
         self.sink.close()
+        if self.command is not None:
+            await self.command.ended.wait()
+            if self.command.status:
+                return  # on_command_exit has said it
         self.session.on_done()
         self.after()
         if not self.outcome.done():
@@ -286,11 +334,28 @@ class Receiver(Program):
             connection.drop("closed", closed_by_peer=False)
 
 
+@contextlib.contextmanager
+def _sink(program: Receiver) -> Iterator[Sink]:
+    """Standard output, or what the command reads, which is run at the first contact."""
+    if not program.config.command:
+        with open_sink(1, program.on_output_open, program.on_output_gone) as sink:
+            yield sink
+        return
+    of_command = CommandSink(
+        program.config.command, program.log, program.on_output_open, program.on_output_gone, program.on_command_exit
+    )
+    program.command = of_command.command
+    try:
+        yield of_command
+    finally:
+        of_command.release()
+
+
 async def _receive(config: RxConfig) -> None:
     program = Receiver(config)
     status = "incomplete"
     try:
-        with open_sink(1, program.on_output_open, program.on_output_gone) as sink:
+        with _sink(program) as sink:
             program.use(sink)
             await program.run()
         status = ""

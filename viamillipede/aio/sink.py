@@ -112,12 +112,23 @@ class PolledSink:
             self._end()
 
 
-class PipeSink(PolledSink):
-    """A pipe; `closer` closes the descriptor that the process was given."""
+class Pipe(Protocol):
+    """The write end of a pipe."""
 
-    def __init__(self, pipe: PipeEnd, closer: Closer, on_open: Callable[[], None], on_gone: Callable[[], None]) -> None:
+    fd: int  # below 0: closed
+
+    def close(self) -> None:
+        """Idempotent."""
+
+
+class PipeSink(PolledSink):
+    """A pipe; `end` closes what else keeps it open: the descriptor that the process was given."""
+
+    def __init__(
+        self, pipe: Pipe, end: Callable[[], None], on_open: Callable[[], None], on_gone: Callable[[], None]
+    ) -> None:
         fd = pipe.fd
-        super().__init__(fd, lambda view: os.write(fd, view), closer.close, on_open)
+        super().__init__(fd, lambda view: os.write(fd, view), end, on_open)
         self.can_direct = CAN_SPLICE
         self._pipe, self._on_gone = pipe, on_gone
         self._poll = select.poll()
@@ -208,7 +219,7 @@ def open_sink(fd: int, on_open: Callable[[], None], on_gone: Callable[[], None])
     closer = Closer(fd)
     try:
         if is_pipe(fd):
-            pipe = PipeSink(PipeEnd(fd, os.O_WRONLY), closer, on_open, on_gone)
+            pipe = PipeSink(PipeEnd(fd, os.O_WRONLY), closer.close, on_open, on_gone)
             try:
                 yield pipe
             finally:

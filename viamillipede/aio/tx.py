@@ -10,14 +10,18 @@
 import asyncio
 import contextlib
 import os
+import signal
 import socket
+from collections.abc import Iterator
 
 import uvloop
 
 from viamillipede.aio import report
 from viamillipede.aio.clock import now_us
+from viamillipede.aio.command_ends import CommandSource
 from viamillipede.aio.dialler import Dialler
 from viamillipede.aio.handshake import OpeningRefused, greet, hear_call
+from viamillipede.aio.hasher import Hasher
 from viamillipede.aio.listener import Listener
 from viamillipede.aio.log import EVENT, WARNING
 from viamillipede.aio.program import Program
@@ -34,6 +38,7 @@ from viamillipede.units import format_bytes
 
 RECEIVE_BYTES = 64 * KIB
 SAMPLE_EVERY_TICKS = 3  # when nobody tunes by it
+SIGNAL_STATUS = 128  # and the number of the signal is the exit status after one
 FAREWELL_LEG = THREADS_MAX  # the number of the leg that only carries the news that tx gives up
 
 _REFUSALS = {
@@ -60,6 +65,7 @@ class Transmitter(Program):
         self.connections: dict[int, TxConnection] = {}  # of every leg that was ever dialled
         self.source: Source
         self._input_waits = False  # for its next bytes
+        self._hasher = Hasher(None, self.pump_soon)
         self._pump_scheduled = False
         self._ticks = 0
         self._tuner_told: dict[int, str] = {}
@@ -132,7 +138,7 @@ class Transmitter(Program):
     def _read_input(self) -> bool:
         """Fill a frame, as far as the input has something. Whether it has brought anything new."""
         window = self.session.window
-        view = None if self._input_waits else window.input_view()
+        view = None if self._input_waits or self._hasher.busy else window.input_view()
         if view is None:
             return False
         filled = 0
@@ -142,6 +148,7 @@ class Transmitter(Program):
                 break
             filled += count
         if filled:
+            self._hasher.take(view[:filled])
             window.on_input(filled, now_us())
         if filled < len(view):
             if count is None:
@@ -168,6 +175,9 @@ class Transmitter(Program):
         if not self.contact.is_set():
             self.contact.set()
             self.contact_us = now_us()
+            self._hasher = Hasher(self.session.digest.own, self.pump_soon)
+            if isinstance(self.source, CommandSource):
+                self.source.start(self.environment(self.session.session, str(connection.address), self.config.name))
             self.log.say(EVENT, f"first contact after {report.since(self.began_us)}")
 
     def on_heard(self) -> None:
@@ -175,8 +185,11 @@ class Transmitter(Program):
         if self._last_word:
             self._heard.set()
 
-    def on_message(self) -> None:
+    def on_message(self, connection: TxConnection) -> None:
         """rx has said something, and the session knows."""
+        if (answer := self.session.digest.answer()) is not None:
+            connection.say(answer)
+            self.session.digest.check()
         if self.session.done and not self.outcome.done():
             self.outcome.set_result(None)
         if self.session.window.limit_bytes != self._window_bytes:  # it has grown
@@ -281,16 +294,36 @@ class Transmitter(Program):
                             pass
                         return
 
+    def ending_signal(self, failure: BaseException) -> int:
+        """See Program. The source gets what we got."""
+        status = failure.exit_status if isinstance(failure, Failure) else 0
+        return status - SIGNAL_STATUS if status > SIGNAL_STATUS else signal.SIGTERM
+
     def dump(self) -> str:
         """See Program."""
         return report.dump_tx(self)
+
+
+@contextlib.contextmanager
+def _source(program: Transmitter) -> Iterator[Source]:
+    """Standard input, or what the command writes, which is run at the first contact."""
+    if not program.config.command:
+        with open_source(0, program.on_input_ready) as source:
+            yield source
+        return
+    of_command = CommandSource(program.config.command, program.log, program.on_input_ready, program.fail)
+    program.command = of_command.command
+    try:
+        yield of_command
+    finally:
+        of_command.close()
 
 
 async def _transmit(config: TxConfig) -> None:
     program = Transmitter(config)
     status = "incomplete"
     try:
-        with open_source(0, program.on_input_ready) as program.source:
+        with _source(program) as program.source:
             await program.run()
         status = ""
     finally:

@@ -184,7 +184,7 @@ class TxConnection:
         if not self._informed:  # before, it might send what arrived long ago, again and again
             self._informed = True
             program.session.on_idle(self.leg)
-        program.on_message()
+        program.on_message(self)
 
     # ---- chaos ----------------------------------------------------------------------------------
     def _suffer(self, sock: socket.socket, fault: str) -> bool:

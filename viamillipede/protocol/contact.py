@@ -74,9 +74,10 @@ class Contact:
             Verdict.VERSION: f"the {self.other} speaks another version of the protocol than ours, {VERSION}",
             Verdict.CHECKPHRASE: f"the {self.other} has another checkphrase",
             Verdict.ROLE: f"a {self.role} listens there, as we are one; it takes a {self.other}",
+            Verdict.NAME: f"the {self.other} does not take streams of this name",
             Verdict.BUSY: f"the {self.other} is busy with another stream",
         }.get(verdict, f"the {self.other} found our {self.opening} malformed")
-        if verdict in (Verdict.VERSION, Verdict.CHECKPHRASE, Verdict.ROLE):
+        if verdict in (Verdict.VERSION, Verdict.CHECKPHRASE, Verdict.ROLE, Verdict.NAME):
             return self.on_refused_for_good(rank, reason)
         self.book.states[rank].refusal = reason
         return reason

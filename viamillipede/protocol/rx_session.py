@@ -8,12 +8,11 @@ of a leg: in a header, in a control payload, in a copy of a frame. A leg that mu
 
 from collections import Counter
 from enum import Enum
+from fnmatch import fnmatchcase
 
 import xxhash
 
 from viamillipede.config import (
-    ACK_BYTES,
-    ACK_DELAY_US,
     ACK_RANGES_MAX,
     BLOCKED_US,
     HEARTBEAT_US,
@@ -27,7 +26,9 @@ from viamillipede.config import (
     RxConfig,
 )
 from viamillipede.errors import FrameError, LimitReached, PeerLost, RemoteFailed
+from viamillipede.protocol.ack_timer import AckTimer
 from viamillipede.protocol.calls import Caller
+from viamillipede.protocol.digest import Verification, agree
 from viamillipede.protocol.presence import Absence
 from viamillipede.protocol.reassembly import Copy, Plan, Reassembly
 from viamillipede.protocol.waiting_legs import RxLeg, WaitingLegs
@@ -44,6 +45,7 @@ from viamillipede.protocol.wire import (
     Waiting,
     decode_header_untrusted,
     decode_reason,
+    decode_waits,
     encode_control,
 )
 
@@ -65,23 +67,26 @@ class RxSession(Caller):
         super().__init__(config, receiver, now_us)
         self._config, self._can_direct = config, direct
         self.session: bytes | None = None
+        self.name = ""
         self.checksum = config.checksum
         self.reassembly = Reassembly(config.window_bytes, self.checksum, direct)
         self.legs: dict[int, RxLeg] = {}
         self.legs_most = self.restarts = self.resends = 0
         self.output_blocked = False
+        self.digest = Verification(0)
+        self.tx_waits_us: tuple[int, ...] = ()  # where the time went, as tx says
+        self.output_us = self.core_us = 0  # how long the output was waited for, and all of a core was used
         self.done = False  # the output has accepted everything and was closed
         self.bye = False  # tx knows
         self.talkers: list[RxLeg] = []  # legs with something in their outbox; the shell takes them out
         self.times_up: Counter[int] = Counter()  # of each leg number
         self.refusal: bytes | None = None  # why we gave up
+        self._features = 0
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self.waiting_legs = WaitingLegs(now_us)
         self._output_since_us = now_us  # since when the output is blocked, or open
-        self._ack_bytes = min(ACK_BYTES, config.window_bytes // 4)
-        self._ack_deadline_us: int | None = None
+        self._ack_timer = AckTimer(config.window_bytes)
         self._ack_leg: RxLeg | None = None  # who brought something last: its way is open
-        self._acked_arrived = self._acked_written = self._arrived_bytes = 0
         self._told = Waiting.FRAME
         self._tick_us = now_us
 
@@ -94,16 +99,24 @@ class RxSession(Caller):
             return Answer(Verdict.UNKNOWN)
         if greeting.leg >= LEGS_MAX:
             return Answer(Verdict.MALFORMED)
+        if self._config.names is not None and not fnmatchcase(greeting.name, self._config.names):
+            return Answer(Verdict.NAME)
         if self.session is None:
-            self.session = greeting.session
-            self.checksum = self.checksum or bool(greeting.features & FEATURE_CHECKSUM)
-            window_bytes = min(self._config.window_bytes, greeting.window_bytes)
-            self.reassembly = Reassembly(window_bytes, self.checksum, self._can_direct)
-            self._ack_bytes = min(ACK_BYTES, window_bytes // 4)
+            self._begin(greeting)
         elif self.session != greeting.session:
             return Answer(Verdict.BUSY)
-        features = FEATURE_CHECKSUM if self.checksum else 0
-        return Answer(Verdict.ACCEPTED, features, self._receiver, self._config.window_bytes)
+        return Answer(Verdict.ACCEPTED, self._features, self._receiver, self._config.window_bytes)
+
+    def _begin(self, greeting: Greeting) -> None:
+        """The stream is known, and what both sides want to be sure of."""
+        config = self._config
+        self._features, direct = agree(config.checksum, config.digest, greeting.features, self._can_direct)
+        self.checksum = bool(self._features & FEATURE_CHECKSUM)
+        self.digest = Verification(self._features)
+        self.session, self.name = greeting.session, greeting.name
+        window_bytes = min(config.window_bytes, greeting.window_bytes)
+        self.reassembly = Reassembly(window_bytes, self.checksum, direct)
+        self._ack_timer = AckTimer(window_bytes)
 
     def on_answer_lost(self) -> None:
         """An acceptance could not be said: who was to hear it does not own the receiver by that alone."""
@@ -123,7 +136,7 @@ class RxSession(Caller):
         self.times_up[number] += 1
         self.legs_most = max(self.legs_most, sum(each.number < THREADS_MAX for each in self.legs.values()))
         self._ack_leg = leg
-        self._say(leg, self.refusal or (self._done_message() if self.done else self._ack_message()))
+        self._say(leg, self.refusal or self._standing())
         return leg
 
     def on_leg_lost(self, leg: RxLeg, closed_by_peer: bool, now_us: int, jitter: float = 0.5) -> None:
@@ -188,7 +201,7 @@ class RxSession(Caller):
             leg.bytes_discarded += count
         if not copy.left():
             self._finish_copy(leg, copy, due_before, now_us)
-        self._note_progress(leg, now_us)
+        self._ack_timer.on_progress(self.reassembly.written, leg.copy is None, now_us)
 
     def _advance_control(self, leg: RxLeg, now_us: int) -> None:
         header = leg.header
@@ -202,7 +215,7 @@ class RxSession(Caller):
                 leg.copy = self.reassembly.on_header_untrusted(header)
                 if not header.length:
                     self._finish_copy(leg, leg.copy, due_before, now_us)
-                    self._note_progress(leg, now_us)
+                    self._ack_timer.on_progress(self.reassembly.written, True, now_us)
                 return
             leg.header = header
         if leg.got < header.length:
@@ -213,24 +226,25 @@ class RxSession(Caller):
     def _on_control(self, leg: RxLeg, header: Header, payload: memoryview) -> None:
         if xxhash.xxh3_64_intdigest(payload) != header.payload_hash:
             raise FrameError("damaged payload: its hash is wrong")
-        if header.kind is Kind.BEAT:
-            if leg.heard_us - leg.since_us >= USEFUL_US:
-                self._on_useful(leg)
-            return
-        if header.kind is Kind.LEGS:
-            self.on_legs_untrusted(header, payload)
-            return
-        if header.kind is Kind.LEAVE:
-            del self.times_up[leg.number]  # when it is wanted again, that will be no restart
-            return
-        if header.kind is Kind.BYE:
-            if not self.done:
-                raise FrameError("tx says bye before the stream is done")
-            self.bye = True
-        else:
-            raise RemoteFailed(
-                f"the transmitter gave up at byte {self.reassembly.written}: {decode_reason(bytes(payload))}"
-            )
+        match header.kind:
+            case Kind.BEAT:
+                if leg.heard_us - leg.since_us >= USEFUL_US:
+                    self._on_useful(leg)
+            case Kind.LEGS:
+                self.on_legs_untrusted(header, payload)
+            case Kind.LEAVE:
+                del self.times_up[leg.number]  # when it is wanted again, that will be no restart
+            case Kind.WAITS:
+                self.tx_waits_us = decode_waits(payload)
+            case Kind.SUM:
+                self.digest.on_sum_untrusted(bytes(payload))
+            case Kind.BYE:
+                if not self.done:
+                    raise FrameError("tx says bye before the stream is done")
+                self.bye = True
+            case _:
+                reason = decode_reason(payload)
+                raise RemoteFailed(f"the transmitter gave up at byte {self.reassembly.written}: {reason}")
 
     def _finish_copy(self, leg: RxLeg, copy: Copy, due_before: int, now_us: int) -> None:
         reassembly, seq = self.reassembly, copy.header.seq
@@ -239,7 +253,7 @@ class RxSession(Caller):
             self.resends += 1
             self._say(leg, encode_control(Kind.RESEND, seq))
         else:
-            self._arrived_bytes += copy.header.length
+            self._ack_timer.arrived_bytes += copy.header.length
             self._ack_leg = leg
             self._on_useful(leg)
             self.waiting_legs.wake(seq)  # copies of it that wait can be thrown away
@@ -268,14 +282,14 @@ class RxSession(Caller):
         self.reassembly.on_written(count)
         if self.reassembly.output_view() is None:
             self.waiting_legs.wake(self.reassembly.due_seq)
-        self._note_progress(None, now_us)
+        self._ack_timer.on_progress(self.reassembly.written, True, now_us)
 
     def on_done(self) -> None:
         """The output accepted everything and was closed: every leg says so."""
         assert self.reassembly.complete()
         self.done = True
         for leg in self.legs.values():
-            self._say(leg, self._done_message())
+            self._say(leg, self._standing())
 
     def refuse(self, message: bytes) -> None:
         """We give up: every leg says why, also those that are still to come, and nothing else any more."""
@@ -287,8 +301,17 @@ class RxSession(Caller):
         leg.outbox.append(message)
         self.talkers.append(leg)
 
-    def _done_message(self) -> bytes:
-        return encode_control(Kind.DONE, offset=self.reassembly.written)
+    def ask_digest(self) -> None:
+        """All was written: every leg asks for tx's digest."""
+        self.digest.asking = True
+        for leg in self.legs.values():
+            self._say(leg, self._standing())
+
+    def _standing(self) -> bytes:
+        """What a leg is told when it is new, or quiet."""
+        if self.done:
+            return encode_control(Kind.DONE, offset=self.reassembly.written)
+        return self.digest.question(self.reassembly.written) or self._ack_message()
 
     # ---- acknowledgements -----------------------------------------------------------------------
     def waiting(self) -> Waiting:
@@ -300,31 +323,18 @@ class RxSession(Caller):
 
     def ack(self) -> Ack:
         """How things stand."""
-        reassembly = self.reassembly
-        ranges = reassembly.arrived.first(ACK_RANGES_MAX)
-        return Ack(reassembly.due_seq, reassembly.written, self.waiting(), reassembly.due_seq, ranges)
-
-    def _note_progress(self, leg: RxLeg | None, now_us: int) -> None:
-        arrived = self._arrived_bytes - self._acked_arrived
-        written = self.reassembly.written - self._acked_written
-        if arrived >= self._ack_bytes or written >= self._ack_bytes:
-            self._ack_deadline_us = now_us
-        elif self._ack_deadline_us is None and (leg is None or leg.copy is None):
-            self._ack_deadline_us = now_us + ACK_DELAY_US
+        due, ranges = self.reassembly.due_seq, self.reassembly.arrived.first(ACK_RANGES_MAX)
+        return Ack(due, self.reassembly.written, self.waiting(), due, ranges, self.output_us, self.core_us)
 
     def next_ack(self, now_us: int) -> tuple[RxLeg, bytes] | None:
         """The acknowledgement to send now and the leg to send it on; None if none is due."""
         blocked_untold = (
             self.output_blocked and self._told is Waiting.FRAME and now_us >= self._output_since_us + BLOCKED_US
         )
-        due = self._ack_deadline_us is not None and now_us >= self._ack_deadline_us
-        if self.done or self.refusal or not self.legs or not (due or blocked_untold):
+        if self.done or self.refusal or not self.legs or not (self._ack_timer.due(now_us) or blocked_untold):
             return None
-        leg = self._ack_leg
-        if leg is None:
-            leg = max(self.legs.values(), key=lambda each: each.heard_us)
-        self._ack_deadline_us = None
-        self._acked_arrived, self._acked_written = self._arrived_bytes, self.reassembly.written
+        leg = self._ack_leg or max(self.legs.values(), key=lambda each: each.heard_us)
+        self._ack_timer.on_acked(self.reassembly.written)
         leg.sent_us = now_us
         return leg, self._ack_message()
 
@@ -340,7 +350,7 @@ class RxSession(Caller):
             leg.sent_us = now_us
         if not quiet or self.refusal:
             return [], b""
-        return quiet, self._done_message() if self.done else self._ack_message()
+        return quiet, self._standing()
 
     # ---- time -----------------------------------------------------------------------------------
     def deadline_us(self) -> int | None:
@@ -348,12 +358,11 @@ class RxSession(Caller):
         if self.done or self.refusal:
             return None  # that says it all: next_ack has nothing to add
         deadlines = []
-        if self._ack_deadline_us is not None and self.legs:
-            deadlines.append(self._ack_deadline_us)
-        if self.output_blocked:
-            if self._told is Waiting.FRAME and self.legs:
-                deadlines.append(self._output_since_us + BLOCKED_US)
-        elif (aside_us := self.waiting_legs.deadline_us()) is not None:
+        if self._ack_timer.deadline_us is not None and self.legs:
+            deadlines.append(self._ack_timer.deadline_us)
+        if self.output_blocked and self._told is Waiting.FRAME and self.legs:
+            deadlines.append(self._output_since_us + BLOCKED_US)
+        if not self.output_blocked and (aside_us := self.waiting_legs.deadline_us()) is not None:
             deadlines.append(aside_us)
         return min(deadlines, default=None)
 
@@ -377,7 +386,7 @@ class RxSession(Caller):
     def on_timer(self, now_us: int) -> None:
         """Frames that have waited too long for a starving output are read aside. PeerLost, LimitReached."""
         self.waiting_legs.expire(now_us)
-        absence = None if self.reassembly.complete() else self.presence.absence(now_us)
+        absence = None if self.reassembly.complete() and self.digest.verified else self.presence.absence(now_us)
         if absence is Absence.NO_CONTACT:
             why = "; ".join(["", *self.book.failures()])
             raise LimitReached(f"no transmitter came within {(self._config.wait_us or 0) / S_US:.10g} s{why}")

@@ -10,8 +10,9 @@ estimation), from the latest drain before the frame was given, so that a pause o
 from dataclasses import dataclass
 
 from viamillipede.config import KIB, MS_US, S_US
+from viamillipede.protocol.control import ControlDecoder
 from viamillipede.protocol.send_window import Frame
-from viamillipede.protocol.wire import HEADER_BYTES, ControlDecoder
+from viamillipede.protocol.wire import HEADER_BYTES
 
 FRAME_BYTES_LEAST = 16 * KIB  # also until a leg's rate is known: a throttled leg must not hoard more
 FRAME_FRACTION = 20  # a frame occupies its leg for about a twentieth of a second

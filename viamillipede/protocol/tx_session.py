@@ -29,6 +29,7 @@ from viamillipede.errors import FrameError, NoContact, PeerLost, RemoteFailed
 from viamillipede.protocol import hedging
 from viamillipede.protocol.calls import Callers, Wishes
 from viamillipede.protocol.contact import UNKNOWN, Contact
+from viamillipede.protocol.digest import FEATURE_OF, Comparison
 from viamillipede.protocol.presence import Absence
 from viamillipede.protocol.scheduler import Scheduler
 from viamillipede.protocol.send_window import Frame, SendWindow
@@ -60,7 +61,7 @@ class TxSession(Contact):
     role, other, opening = "transmitter", "receiver", "greeting"
 
     def __init__(self, config: TxConfig, session: bytes, now_us: int) -> None:
-        self._config, self._session = config, session
+        self._config, self.session = config, session
         self.legs: dict[int, TxLeg] = {}
         super().__init__(config, config.wait_us, self.legs, now_us)
         self.callers, self.wishes = Callers(config.checkphrase), Wishes()
@@ -69,6 +70,8 @@ class TxSession(Contact):
         self.legs_most = self.restarts = self.hedges = self.resends = 0
         self.done = False
         self.checksum = config.checksum
+        self.digest = Comparison(0)
+        self.rx_output_us = self.rx_core_us = 0  # how long rx has waited for its output, and used all of a core
         self.rx_waits_output = False
         self._receiver = bytes(8)
         self._known: set[int] = set()  # legs that were up once
@@ -108,13 +111,14 @@ class TxSession(Contact):
         """What to say first on a new connection."""
         assert len(self._config.checkphrase) == CHECKPHRASE_BYTES
         return Greeting(
-            session=self._session,
+            session=self.session,
             leg=leg,
             receiver=self._receiver,
             checkphrase=self._config.checkphrase,
-            features=FEATURE_CHECKSUM if self._config.checksum else 0,
+            features=(FEATURE_CHECKSUM if self._config.checksum else 0) | FEATURE_OF[self._config.digest],
             window_bytes=self._config.window_bytes,
             frame_bytes=self.window.frame_bytes,
+            name=self._config.name,
         ).encode()
 
     def on_answer(self, leg: int, rank: int, answer: Answer, now_us: int) -> str:
@@ -125,6 +129,7 @@ class TxSession(Contact):
             assert not self.window.head, "nothing is read before rx has said what its window is"
             self._receiver = answer.receiver
             self.checksum = bool(answer.features & FEATURE_CHECKSUM)
+            self.digest = Comparison(answer.features)
             window_bytes = min(self._config.window_bytes, answer.window_bytes)
             self.window = SendWindow(window_bytes, self.window.frame_bytes, self.checksum)
         assert leg not in self.legs, "the one before must have been given up"
@@ -144,6 +149,8 @@ class TxSession(Contact):
             return self.on_verdict(rank, answer.verdict)
         if self._config.checksum and not answer.features & FEATURE_CHECKSUM:
             return self.on_refused_for_good(rank, "the receiver does not verify checksums")
+        if FEATURE_OF[self._config.digest] & ~answer.features:
+            return self.on_refused_for_good(rank, f"the receiver does not take the digest {self._config.digest}")
         return ""
 
     def on_leg_lost(self, leg: int, closed_by_peer: bool, now_us: int, jitter: float = 0.5) -> int:
@@ -278,6 +285,8 @@ class TxSession(Contact):
             if not self.window.end_cut or header.offset != self.window.cut_end:
                 raise FrameError("the receiver calls a stream done that has not ended")
             self.done = True
+        elif header.kind is Kind.DIGEST:
+            self.digest.on_theirs_untrusted(payload, self.window.end_cut and header.offset == self.window.cut_end)
         else:
             raise RemoteFailed(f"the receiver gave up: {decode_reason(payload)}")
 
@@ -286,6 +295,8 @@ class TxSession(Contact):
         was_full = not window.room_bytes()
         overtaken = ack.arrived_next < window.arrived_next or ack.written_bytes < window.written
         arrived = window.on_ack(ack)
+        self.rx_output_us = max(self.rx_output_us, ack.output_us)
+        self.rx_core_us = max(self.rx_core_us, ack.core_us)
         if overtaken:  # a newer one came first, on a faster leg: what rx waited for then does not matter
             return
         waits_output = ack.waiting is Waiting.OUTPUT

@@ -5,7 +5,7 @@ tx's answer to that before. After that both directions carry messages: a header,
 of payload. Every call, greeting, answer and header ends in a hash of itself, which is checked before
 anything in it is believed: one flipped bit in a length would otherwise stall a leg for ever.
 
-greeting, 72 bytes                answer, 40 bytes                  header, 40 bytes
+greeting, 136 bytes               answer, 40 bytes                  header, 40 bytes
 offset bytes field                offset bytes field                offset bytes field
      0     4 magic b"vmlp"             0     4 magic b"vmlp"             0     2 magic b"vm"
      4     1 version                   4     1 version                   2     1 kind (Kind)
@@ -18,8 +18,8 @@ offset bytes field                offset bytes field                offset bytes
     40     8 window, bytes
     48     8 frame, bytes at most     call, 40 bytes
     56     8 reserved, 0              offset bytes field                offset bytes field
-    64     8 hash, xxh3-64 of 0..64        0     4 magic b"vmlp"            16     4 leg
-                                           4     1 version                  20     4 rank of the path
+    64    64 name, filled with 0           0     4 magic b"vmlp"            16     4 leg
+   128     8 hash, xxh3-64 of 0..128       4     1 version                  20     4 rank of the path
                                            5     1 opening (Opening)        24     4 ranks: how many paths
                                            6     2 reserved, 0              28     4 checkphrase
                                            8     8 receiver                 32     8 hash, xxh3-64 of 0..32
@@ -32,23 +32,35 @@ from enum import IntEnum
 
 import xxhash
 
-from viamillipede.config import ACK_RANGES_MAX, FRAME_BYTES_MAX, LEGS_MAX, RANKS_MAX, REASON_BYTES_MAX, WINDOW_BYTES_MIN
+from viamillipede.config import (
+    ACK_RANGES_MAX,
+    DIGEST_BYTES_MAX,
+    FRAME_BYTES_MAX,
+    LEGS_MAX,
+    NAME,
+    NAME_BYTES_MAX,
+    RANKS_MAX,
+    REASON_BYTES_MAX,
+    WINDOW_BYTES_MIN,
+)
 from viamillipede.errors import FrameError
 
-VERSION = 1
+VERSION = 2
 MAGIC = b"vmlp"
 HEADER_MAGIC = b"vm"
 FEATURE_CHECKSUM = 1  # data frames carry the hash of their payload, rx verifies it before delivery
-FEATURES_KNOWN = FEATURE_CHECKSUM
+FEATURE_XXH3, FEATURE_SHA256 = 2, 4  # both sides compare this digest of the whole stream before success
+FEATURES_KNOWN = FEATURE_CHECKSUM | FEATURE_XXH3 | FEATURE_SHA256
 
-_GREETING = struct.Struct("!4sBBH16s8sI4sQQQ")
+_GREETING = struct.Struct(f"!4sBBH16s8sI4sQQQ{NAME_BYTES_MAX}s")
 _ANSWER = struct.Struct("!4sBBH8sQQ")
 _CALL = struct.Struct("!4sBBH8sIII4s")
 _HEADER = struct.Struct("!2sBBIQQQ")
 _HASH = struct.Struct("!Q")
-_ACK = struct.Struct("!QQ")
+_ACK = struct.Struct("!QQQQ")
 _RANGE = struct.Struct("!QQ")
 _TARGET = struct.Struct("!H")
+_WAITS = struct.Struct("!QQQQQQ")
 
 PREFIX_BYTES = 5  # magic and version stand in the same place in every version
 GREETING_BYTES = _GREETING.size + _HASH.size
@@ -57,7 +69,7 @@ CALL_BYTES = _CALL.size + _HASH.size
 HEADER_BYTES = _HEADER.size + _HASH.size
 CONTROL_BYTES_MAX = _ACK.size + ACK_RANGES_MAX * _RANGE.size
 # Wire facts: changing one changes VERSION.
-assert (GREETING_BYTES, ANSWER_BYTES, CALL_BYTES, HEADER_BYTES) == (72, 40, 40, 40)
+assert (GREETING_BYTES, ANSWER_BYTES, CALL_BYTES, HEADER_BYTES) == (136, 40, 40, 40)
 assert REASON_BYTES_MAX <= CONTROL_BYTES_MAX and RANKS_MAX * _TARGET.size <= REASON_BYTES_MAX
 
 
@@ -81,14 +93,17 @@ class Kind(IntEnum):
     BEAT = 5  # tx has nothing to send on this leg, and is alive
     LEGS = 6  # how many legs tx wants of an rx that dials; `seq`: the highest is the latest; see encode_legs
     LEAVE = 7  # tx closes this leg, which it does not need any more
+    SUM = 8  # the answer to DIGEST: tx's digest
+    WAITS = 9  # where the time went so far, as tx sees it; see Waits
     ACK = 16  # `seq`: all frames below arrived; `offset`: bytes written; see Ack for the payload
     RESEND = 17  # the copy of frame `seq` that this leg carried is no use: send it again
     DONE = 18  # the whole stream of `offset` bytes was accepted by the output
     REFUSAL = 19  # rx gives up; the payload says why
+    DIGEST = 20  # rx's digest of the whole stream, of `offset` bytes
 
 
-FROM_TX = frozenset({Kind.DATA, Kind.END, Kind.ABORT, Kind.BYE, Kind.BEAT, Kind.LEGS, Kind.LEAVE})
-FROM_RX = frozenset({Kind.ACK, Kind.RESEND, Kind.DONE, Kind.REFUSAL})
+FROM_TX = frozenset({Kind.DATA, Kind.END, Kind.ABORT, Kind.BYE, Kind.BEAT, Kind.LEGS, Kind.LEAVE, Kind.SUM, Kind.WAITS})
+FROM_RX = frozenset({Kind.ACK, Kind.RESEND, Kind.DONE, Kind.REFUSAL, Kind.DIGEST})
 
 
 class Verdict(IntEnum):
@@ -101,6 +116,7 @@ class Verdict(IntEnum):
     UNKNOWN = 4  # tx speaks of a receiver that is not this process: rx was started anew
     MALFORMED = 5  # a greeting or a call whose values cannot be
     ROLE = 6  # a call to an rx, or a greeting to a tx: both have the same role
+    NAME = 7  # rx does not take streams of this name
 
 
 class Waiting(IntEnum):
@@ -125,12 +141,14 @@ class Greeting:
     features: int
     window_bytes: int
     frame_bytes: int
+    name: str = ""
 
     def encode(self) -> bytes:
         """GREETING_BYTES bytes."""
         fields = _GREETING.pack(
             MAGIC, VERSION, Opening.GREETING, self.features, self.session, self.receiver,
             self.leg, self.checkphrase, self.window_bytes, self.frame_bytes, 0,
+            self.name.encode(),
         )  # fmt: skip
         return fields + _HASH.pack(xxhash.xxh3_64_intdigest(fields))
 
@@ -192,6 +210,7 @@ class Ack:
     arrived_next: every frame below has arrived. written_bytes: accepted by the output.
     ranges: half-open ranges of frames beyond arrived_next that arrived, ascending; the lowest
     ACK_RANGES_MAX of them. waiting_seq: the frame that rx waits for, when it waits for one.
+    output_us, core_us: for how long rx has waited for its output so far, and used all of a core.
     """
 
     arrived_next: int
@@ -199,10 +218,13 @@ class Ack:
     waiting: Waiting
     waiting_seq: int
     ranges: tuple[tuple[int, int], ...] = ()
+    output_us: int = 0
+    core_us: int = 0
 
     def encode(self) -> bytes:
         """Header and payload of the acknowledgement."""
-        payload = _ACK.pack(self.waiting, self.waiting_seq) + b"".join(_RANGE.pack(*r) for r in self.ranges)
+        payload = _ACK.pack(self.waiting, self.waiting_seq, self.output_us, self.core_us)
+        payload += b"".join(_RANGE.pack(*r) for r in self.ranges)
         return encode_control(Kind.ACK, self.arrived_next, self.written_bytes, payload)
 
 
@@ -219,7 +241,7 @@ def encode_control(kind: Kind, seq: int = 0, offset: int = 0, payload: bytes = b
 
 
 def encode_reason(kind: Kind, reason: str) -> bytes:
-    """ABORT or REFUSAL, with as much of the reason as fits REASON_BYTES_MAX of UTF-8."""
+    """ABORT or REFUSAL, with as much of the reason as fits REASON_BYTES_MAX of UTF-8; it may have several lines."""
     return encode_control(kind, payload=reason.encode(errors="replace")[:REASON_BYTES_MAX])
 
 
@@ -241,9 +263,19 @@ def decode_legs_untrusted(payload: bytes | bytearray | memoryview) -> list[int]:
 
 
 def decode_reason(payload: bytes | bytearray | memoryview) -> str:
-    """The reason as text that is safe to print: one line, nothing that moves a cursor."""
+    """The reason as text that is safe to print: nothing but line ends moves a cursor."""
     text = bytes(payload).decode(errors="replace")
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
+def encode_waits(waits_us: Sequence[int]) -> bytes:
+    """WAITS: microseconds in the order of waits.Wait."""
+    return encode_control(Kind.WAITS, payload=_WAITS.pack(*waits_us))
+
+
+def decode_waits(payload: bytes | bytearray | memoryview) -> tuple[int, ...]:
+    """The microseconds in the checked payload of WAITS."""
+    return _WAITS.unpack(payload)
 
 
 def check_prefix_untrusted(data: bytes | bytearray) -> int:
@@ -263,12 +295,15 @@ def decode_greeting_untrusted(data: bytes | bytearray) -> Greeting:
     if check_prefix_untrusted(data) != VERSION:
         raise FrameError("another version's greeting")
     _check_hash_untrusted(data, _GREETING.size, "greeting")
-    _, _, opening, features, session, receiver, leg, checkphrase, window, frame, _ = _GREETING.unpack_from(data)
+    _, _, opening, features, session, receiver, leg, checkphrase, window, frame, _, named = _GREETING.unpack_from(data)
     if opening != Opening.GREETING:
         raise FrameError("not a greeting")
     if features & ~FEATURES_KNOWN or not any(session) or not 1 <= frame <= FRAME_BYTES_MAX or window < frame:
         raise ImpossibleOpening("a greeting with values that cannot be")
-    return Greeting(session, leg, receiver, checkphrase, features, window, frame)
+    name = named.rstrip(b"\0").decode("ascii", errors="replace")
+    if name and not NAME.fullmatch(name):
+        raise ImpossibleOpening("a greeting with a name that cannot be")
+    return Greeting(session, leg, receiver, checkphrase, features, window, frame, name)
 
 
 def decode_call_untrusted(data: bytes | bytearray) -> Call:
@@ -311,6 +346,10 @@ def decode_header_untrusted(data: bytes | bytearray | memoryview, allowed: froze
         possible = _ACK.size <= length <= CONTROL_BYTES_MAX and (length - _ACK.size) % _RANGE.size == 0
     elif kind in (Kind.ABORT, Kind.REFUSAL):
         possible = length <= REASON_BYTES_MAX
+    elif kind in (Kind.SUM, Kind.DIGEST):
+        possible = 1 <= length <= DIGEST_BYTES_MAX
+    elif kind is Kind.WAITS:
+        possible = length == _WAITS.size
     elif kind is Kind.LEGS:
         possible = 1 <= length // _TARGET.size <= RANKS_MAX and length % _TARGET.size == 0
     else:
@@ -322,7 +361,7 @@ def decode_header_untrusted(data: bytes | bytearray | memoryview, allowed: froze
 
 def decode_ack_untrusted(header: Header, payload: bytes | bytearray | memoryview) -> Ack:
     """The acknowledgement in a checked payload. FrameError if its ranges cannot be."""
-    waiting, waiting_seq = _ACK.unpack_from(payload)
+    waiting, waiting_seq, output_us, core_us = _ACK.unpack_from(payload)
     ranges = tuple(_RANGE.iter_unpack(payload[_ACK.size :]))
     lowest = header.seq
     for start, end in ranges:
@@ -331,36 +370,4 @@ def decode_ack_untrusted(header: Header, payload: bytes | bytearray | memoryview
         lowest = end
     if waiting not in (Waiting.FRAME, Waiting.OUTPUT):
         raise FrameError("an acknowledgement that waits for the unknown")
-    return Ack(header.seq, header.offset, Waiting(waiting), waiting_seq, ranges)
-
-
-class ControlDecoder:
-    """Cuts what rx sends into messages; bytes may come in any pieces. Memory: one message."""
-
-    def __init__(self, allowed: frozenset[Kind] = FROM_RX) -> None:
-        self._allowed = allowed
-        self._buffer = bytearray()
-        self._header: Header | None = None
-
-    def feed_untrusted(self, data: bytes | memoryview) -> list[tuple[Header, bytes]]:
-        """The messages that `data` completes, each with its payload, already checked. FrameError."""
-        buffer, messages = self._buffer, []
-        buffer += data
-        position = 0
-        while True:
-            if self._header is None:
-                if len(buffer) - position < HEADER_BYTES:
-                    break
-                self._header = decode_header_untrusted(buffer[position : position + HEADER_BYTES], self._allowed)
-                position += HEADER_BYTES
-            header = self._header
-            if len(buffer) - position < header.length:
-                break
-            payload = bytes(buffer[position : position + header.length])
-            if xxhash.xxh3_64_intdigest(payload) != header.payload_hash:
-                raise FrameError("damaged payload: its hash is wrong")
-            position += header.length
-            self._header = None
-            messages.append((header, payload))
-        del buffer[:position]
-        return messages
+    return Ack(header.seq, header.offset, Waiting(waiting), waiting_seq, ranges, output_us, core_us)
