@@ -4,10 +4,15 @@ import contextlib
 import os
 import select
 import sys
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
 
 from viamillipede.config import RxConfig, TxConfig
-from viamillipede.errors import Exit, LocalIOError, UsageError
+from viamillipede.errors import Exit, Failure, LocalIOError, UsageError
 
+PROGRAM = "viamillipede"
+HINT = "Try 'viamillipede --help'.\n"
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
@@ -43,6 +48,43 @@ def print_all(text: str) -> int:
     except OSError as error:
         raise LocalIOError(f"standard output: {error.strerror}") from error
     return int(Exit.COMPLETE)
+
+
+def complain(speaker: str, message: str, *quoted: str, json: bool = False) -> None:
+    """One line on standard error that says who speaks, and lines of a command's standard error that it quotes."""
+    if json:
+        from viamillipede.views.json_lines import message_line
+
+        text = "\n".join([message, *quoted])
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        write_stderr(message_line(0, text, time=time, role=speaker.split()[-1], pid=os.getpid()) + "\n")
+        return
+    write_stderr(f"{speaker}: {' '.join(message.splitlines())}\n" + "".join(f"  | {line}\n" for line in quoted))
+
+
+def outcome_of(speaker: str, run: Callable[[], int], json: bool = False) -> int:
+    """The exit status of `run`; what it raises is said on standard error, as JSON if wanted."""
+    try:
+        return run()
+    except UsageError as error:
+        complain(PROGRAM, str(error), json=json)
+        if not json:
+            write_stderr(HINT)
+        return int(error.exit_status)
+    except Failure as failure:
+        message, *quoted = str(failure).splitlines() or [""]
+        if isinstance(failure, LocalIOError):
+            quoted = []  # our own command's standard error was passed on already
+        complain(speaker, message, *quoted, json=json)
+        return int(failure.exit_status)
+    except KeyboardInterrupt:
+        return int(Exit.INTERRUPTED)
+    except Exception as error:
+        if os.environ.get("VIAMILLIPEDE_DEBUG") == "1":
+            write_stderr(traceback.format_exc())
+        what = f"{type(error).__name__}: {error}"
+        complain(speaker, f"unexpected {what} (a bug; please report it with VIAMILLIPEDE_DEBUG=1)", json=json)
+        return int(Exit.UNEXPECTED)
 
 
 def write_stderr(text: str) -> None:

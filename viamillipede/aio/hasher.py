@@ -12,6 +12,7 @@ class Hasher:
 
     def __init__(self, digest: StreamDigest | None, on_taken: Callable[[], None]) -> None:
         self._digest, self._on_taken = digest, on_taken
+        self.active = digest is not None
         self.busy = False  # what was given last is still being read
         self.taken = 0  # bytes
         self._worker = Worker(asyncio.get_running_loop(), "digest") if digest is not None and digest.slow else None
@@ -22,10 +23,8 @@ class Hasher:
         if self._worker is not None:
             self.busy = True
             self._worker.submit(lambda: self._update(view), self._on_result)
-        elif self._digest is not None:
+        elif self.active:
             self.taken += self._update(view)
-        else:
-            self.taken += len(view)
 
     def _update(self, view: memoryview) -> int:
         assert self._digest is not None

@@ -11,10 +11,11 @@ from typing import Any
 
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.command import Command
+from viamillipede.aio.doorway import Doorway
 from viamillipede.aio.listener import Listener
 from viamillipede.aio.log import WARNING, Log
 from viamillipede.aio.poller import open_poller
-from viamillipede.config import FAREWELL_US, LINGER_US, S_US, TICK_US
+from viamillipede.config import FAREWELL_US, LINGER_US, S_US, TICK_US, Config
 from viamillipede.errors import Failure, HungUp, Interrupted, Terminated
 from viamillipede.protocol.presence import Presence
 from viamillipede.units import format_duration_us
@@ -26,15 +27,15 @@ OUTAGE_TOLD_EVERY_US = 60 * S_US
 class Program:
     """The frame around a session. The two roles fill in `start`, `on_tick`, `on_alarm`, `farewell`, `dump`."""
 
-    def __init__(self, role: str, verbose: int) -> None:
+    def __init__(self, role: str, config: Config, label: str = "") -> None:
         self.loop = asyncio.get_running_loop()
-        self.log = Log(role, verbose)
+        self.log = Log(role, config.verbose, label=label, json=config.json, file=config.log, syslog=config.syslog)
         self.poller = open_poller(self.loop)
         self.outcome: asyncio.Future[None] = self.loop.create_future()
         self.hurry = asyncio.Event()  # a second signal: no farewell
         self.began_us = now_us()
         self.presence: Presence
-        self.listener: Listener | None = None  # of the side that does not dial
+        self.listener: Listener | Doorway | None = None  # of the side that does not dial
         self.command: Command | None = None  # the source or the sink
         self._group: asyncio.TaskGroup
         self._tasks: set[asyncio.Task[None]] = set()
@@ -201,7 +202,7 @@ class Program:
             "SIGHUP": lambda: self._on_stop(HungUp("hung up")),
             "SIGUSR1": self._on_dump,
             "SIGINFO": self._on_dump,
-            "SIGUSR2": self.log.step,
+            "SIGUSR2": self.on_step,
         }
         if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup: we are to go on without the terminal
             del handlers["SIGHUP"]
@@ -214,6 +215,10 @@ class Program:
         if self.outcome.done():
             self.hurry.set()
         self.fail(failure)
+
+    def on_step(self) -> None:
+        """Say more, or after the most, least."""
+        self.log.step()
 
     def _on_dump(self) -> None:
         try:

@@ -20,6 +20,7 @@ from viamillipede.aio import report
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.command_ends import CommandSink
 from viamillipede.aio.dialler import Dialler
+from viamillipede.aio.doorway import Doorway
 from viamillipede.aio.handshake import OpeningRefused, call, hear_greeting, refuse
 from viamillipede.aio.hasher import Hasher
 from viamillipede.aio.listener import Listener
@@ -49,7 +50,7 @@ GONE_GRACE_US = 1 * S_US  # for the end frame, when the reader left having read 
 SAMPLE_EVERY_TICKS = 3
 WASTE_BYTES = 256 * KIB
 
-_REFUSALS = {
+REFUSALS = {
     Verdict.CHECKPHRASE: "it has another checkphrase",
     Verdict.BUSY: "it belongs to another stream",
     Verdict.UNKNOWN: "it looks for another receiver",
@@ -61,12 +62,14 @@ _REFUSALS = {
 class Receiver(Program):
     """The rx program."""
 
-    def __init__(self, config: RxConfig) -> None:
-        super().__init__("rx", config.verbose)
+    def __init__(self, config: RxConfig, doorway: socket.socket | None = None, label: str = "") -> None:
+        super().__init__("rx", config, label)
         self.config = config
         if len(config.addresses) > RANKS_MAX:
             raise UsageError(f"{len(config.addresses)} paths are too many for an rx that dials, at most {RANKS_MAX}")
-        if not config.addresses:
+        if doorway is not None:
+            self.listener = Doorway(self, doorway, self.on_greeting)
+        elif not config.addresses:
             self.listener = Listener(self, config.bind, config.port, self._welcome)
         self.dialler: Dialler
         self.sink: Sink
@@ -102,10 +105,13 @@ class Receiver(Program):
     # ---- new legs -------------------------------------------------------------------------------
     async def _welcome(self, sock: socket.socket, peer: Address) -> None:
         """See Listener. A tx greets, and we answer."""
-        greeting = await hear_greeting(sock)
+        self.on_greeting(sock, peer, await hear_greeting(sock))
+
+    def on_greeting(self, sock: socket.socket, peer: Address, greeting: Greeting) -> None:
+        """A tx has greeted, and we answer. OpeningRefused, OSError."""
         answer = self.session.on_greeting(greeting)
         if answer.verdict is not Verdict.ACCEPTED:
-            raise OpeningRefused(_REFUSALS[answer.verdict], answer)
+            raise OpeningRefused(REFUSALS[answer.verdict], answer)
         self._on_accepted(sock, peer, greeting, answer)
 
     async def _introduce(self, sock: socket.socket, leg: int, rank: int) -> str:
@@ -163,15 +169,15 @@ class Receiver(Program):
 
     def _drain(self) -> None:
         """Write what is in memory and due."""
-        hasher = self._hasher
-        while (view := self.session.reassembly.output_view()) is not None:
-            written = self.session.reassembly.written
-            if hasher.taken == written:
-                if not hasher.busy:
+        hasher, reassembly = self._hasher, self.session.reassembly
+        while (view := reassembly.output_view()) is not None:
+            if hasher.active:  # what is written was taken before: the thread may need the memory for longer
+                if hasher.taken == reassembly.written and not hasher.busy:
                     hasher.take(view)
                 if hasher.busy:
                     return
-            count = self.sink.write(view[: hasher.taken - written])
+                view = view[: hasher.taken - reassembly.written]
+            count = self.sink.write(view)
             if count is None:
                 self.session.on_output_blocked(now_us())
                 return
@@ -198,8 +204,11 @@ class Receiver(Program):
         self.after()
 
     def on_output_gone(self) -> None:
-        """Nobody will read what we write. If all was read, the end may be on its way: `head -c` leaves like that."""
-        delay_us = GONE_GRACE_US if self.sink.drained() else 0
+        """Nobody will read what we write. If all was read, the end may be on its way: `head -c` leaves like that.
+
+        A command is about to exit then; its status says more.
+        """
+        delay_us = GONE_GRACE_US if self.command is not None or self.sink.drained() else 0
         self.loop.call_later(delay_us / S_US, self._fail_without_reader)
 
     def on_command_exit(self) -> None:
@@ -208,7 +217,8 @@ class Receiver(Program):
         if self.command.status:
             self.fail(LocalIOError(self.command.how()))
         elif not self._closed:
-            self.on_output_gone()
+            delay_us = GONE_GRACE_US if self.sink.drained() else 0
+            self.loop.call_later(delay_us / S_US, self._fail_without_reader)
 
     def _fail_without_reader(self) -> None:
         if self._closing and self.sink.drained():
@@ -300,6 +310,8 @@ class Receiver(Program):
                 return  # on_command_exit has said it
         self.session.on_done()
         self.after()
+        if isinstance(self.listener, Doorway):
+            self.listener.tell_done()
         if not self.outcome.done():
             self.outcome.set_result(None)
 
@@ -351,8 +363,8 @@ def _sink(program: Receiver) -> Iterator[Sink]:
         of_command.release()
 
 
-async def _receive(config: RxConfig) -> None:
-    program = Receiver(config)
+async def _receive(config: RxConfig, doorway: socket.socket | None, label: str) -> None:
+    program = Receiver(config, doorway, label)
     status = "incomplete"
     try:
         with _sink(program) as sink:
@@ -364,10 +376,17 @@ async def _receive(config: RxConfig) -> None:
         program.log.say(WARNING, report.closing_rx(program, status))
 
 
-def receive(config: RxConfig) -> int:
-    """Run rx until its end; returns the exit status, or raises a Failure that carries one."""
+def receive(config: RxConfig, doorway: socket.socket | None = None, label: str = "") -> int:
+    """Run rx until its end; returns the exit status, or raises a Failure that carries one.
+
+    `doorway`: where the connections come from, if somebody else listens; `label`: the name of the stream then.
+    """
+    if config.keep and doorway is None:
+        from viamillipede.aio.keeper import keep
+
+        return keep(config)
     check_congestion(config.congestion)
     raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_receive(config))
+        runner.run(_receive(config, doorway, label))
     return Exit.COMPLETE

@@ -54,7 +54,7 @@ class Transmitter(Program):
     """The tx program."""
 
     def __init__(self, config: TxConfig) -> None:
-        super().__init__("tx", config.verbose)
+        super().__init__("tx", config)
         self.config = config
         self.session = TxSession(config, os.urandom(16), now_us())
         self.presence = self.session.presence
