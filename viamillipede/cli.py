@@ -9,7 +9,8 @@ import sys
 from viamillipede import __version__
 from viamillipede.config import DoctorConfig, RxConfig, TxConfig
 from viamillipede.errors import Exit, UsageError
-from viamillipede.settings import parse, strange_variables
+from viamillipede.places import places
+from viamillipede.settings import FIELDS, Said, in_environment, parse, strange_variables
 from viamillipede.standard_streams import (
     HINT,
     PROGRAM,
@@ -20,7 +21,8 @@ from viamillipede.standard_streams import (
     print_all,
     write_stderr,
 )
-from viamillipede.words import USAGE, translate
+from viamillipede.values import labelled
+from viamillipede.words import USAGE, Line, translate
 
 _ROLES: dict[type, str] = {TxConfig: "tx", RxConfig: "rx", DoctorConfig: "doctor"}
 
@@ -34,7 +36,7 @@ def _main(argv: list[str]) -> int:
     hold_descriptors()
     if (status := _answer(argv)) is not None:
         return status
-    config = parse(argv, os.environ)
+    config = parse(argv, os.environ, _files())
     speaker = f"{PROGRAM} {_ROLES[type(config)]}"
     for warning in strange_variables(os.environ) if config.verbose else ():
         complain(speaker, warning)
@@ -61,7 +63,31 @@ def _answer(argv: list[str]) -> int | None:
         from viamillipede.protocol.wire import VERSION
 
         return print_all(f"viamillipede {__version__}, wire version {VERSION}\n")
+    if "--show-config" in options:
+        return _show_config(translate(argv))
     return None
+
+
+def _files() -> Said:
+    """What the configuration files say. Raises UsageError."""
+    if not any(path.exists() for path in places(os.environ)):
+        return {}
+    from viamillipede.config_files import read, said
+
+    return said(read(places(os.environ)))
+
+
+def _show_config(line: Line) -> int:
+    """Every word, its value and where that was said. Raises UsageError, LocalIOError."""
+    from viamillipede.config_files import show
+
+    in_force = {word: found for word in FIELDS if (found := in_environment(word, os.environ))}
+    given = [token[2:].partition("=") for token in line.tokens if token.startswith("--")]
+    in_force |= {word: (text or "yes", "command line") for word, _, text in given if word in FIELDS}
+    in_force = {**_files(), **in_force}
+    for word, (text, where) in in_force.items():
+        labelled(where, FIELDS[word][1], text)
+    return print_all(show(in_force))
 
 
 def _run(config: TxConfig | RxConfig | DoctorConfig) -> int:

@@ -20,7 +20,10 @@ _SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 SHELLS = tuple(_SCRIPTS)
 _CHOICES: dict[str, Sequence[str]] = {"threads": ("auto",), "chaos-kind": CHAOS_KINDS, "digest": DIGESTS}
 _FILE = "FILE"  # what such an option is followed by, for the shell's own lists
+_EMPTY = "''"  # as each of the shells writes it
 _HOST, _PORT = "HOST", "PORT"
+
+Rows = list[tuple[str, str]]  # what is offered, and what it means
 
 
 def complete(arguments: Sequence[str]) -> str:
@@ -32,10 +35,17 @@ def complete(arguments: Sequence[str]) -> str:
 
 def completion(shell: str) -> str:
     """The script for one of SHELLS, to be read by it."""
-    assert shell in _SCRIPTS
+    case = _CASES[shell]
     text = _SCRIPTS[shell]
-    spell = _RENDERERS[shell]
-    for name, value in {**_tables(), **spell()}.items():
+    tables = {
+        **_names(),
+        "CASE_WORDS": "\n        ".join(case(first, _rows(words_of(first))) for first in (*_firsts(_has_options), "")),
+        "CASE_OPERANDS": "\n        ".join(case(first, found) for first in _firsts() if (found := _literals(first))),
+        "CASE_VALUES": "\n        ".join(case(option.word, _values(option)) for option in _with_values()),
+        "ASIDES": case("*", _rows(asides(), "--")),
+        "LONGS": "\n".join(_fish_long(option) for option in (*words_of(""), *asides())),
+    }
+    for name, value in tables.items():
         text = text.replace(f"@{name}@", value)
     return text
 
@@ -43,58 +53,38 @@ def completion(shell: str) -> str:
 # What USAGE says, as the scripts need it. -------------------------------------------------------------------
 def words_of(first: str) -> list[Option]:
     """The options that may stand behind this first word of a command line; "" is for before any."""
+    of_doctor = {field.name for field in dataclasses.fields(DoctorConfig)}
     found = []
     for option in options():
-        if option.word in ALIASES or not (option.word in FIELDS or option.word in TERMS):
+        if option.word in ALIASES or option in asides():
             continue
         if first == DOCTOR:
-            names = {field.name for field in dataclasses.fields(DoctorConfig)}
-            fits = option.word in FIELDS and FIELDS[option.word][0] in names
+            fits = option.word not in TERMS and FIELDS[option.word][0] in of_doctor
         else:
             fits = not first or option.role in ("", first)
         if fits:
             found.append(option)
-    return found if not first or any(form.has_options for form in forms() if form.first == first) else []
+    return found
 
 
 def asides() -> list[Option]:
     """The options that stand for themselves."""
-    return [option for option in options() if not (option.word in FIELDS or option.word in (*TERMS, *ALIASES))]
+    return [option for option in options() if option.word not in (*FIELDS, *TERMS, *ALIASES)]
 
 
-def choices(word: str) -> list[str]:
-    """The texts that an option may have, where these are few, or the ones with a name."""
-    return list(_CHOICES.get(word, levels(word)))
+def choices(word: str) -> Rows:
+    """The values that an option may have, as far as these have names, and what they mean."""
+    meanings = levels(word)
+    return [(text, meanings.get(text, "")) for text in _CHOICES.get(word, tuple(meanings))]
 
 
-def literals(first: str) -> list[str]:
+def _rows(found: Iterable[Option], dashes: str = "") -> Rows:
+    return [(dashes + option.word, option.summary) for option in found]
+
+
+def _literals(first: str) -> Rows:
     """The words that may be the first operand behind this word, besides a host or a port."""
-    return [word for form in forms() if form.first == first for word in form.operands[0] if word.islower()]
-
-
-def _firsts(test: Callable[[Form], bool] = lambda form: True) -> list[str]:
-    return list(dict.fromkeys(form.first for form in forms() if test(form)))
-
-
-def _tables() -> dict[str, str]:
-    """What is written the same way for each shell: lists of names, with blanks between them."""
-    return {
-        "FIRSTS": " ".join(_firsts()),
-        "OPTIONAL": " ".join(_firsts(lambda form: form.optional)),
-        "REPEATED": " ".join(_firsts(lambda form: form.repeated)),
-        "HOSTED": " ".join(_firsts(lambda form: form.operands[0] == (_HOST,))),
-        "NUMBER": " ".join(_firsts(lambda form: form.operands == ((_PORT,),))),
-        "SINGLE": " ".join(_firsts(lambda form: len(form.operands) == 1 and form.operands[0][0].islower())),
-        "COMMANDED": " ".join(_firsts(lambda form: form.has_command)),
-        "WORDS": " ".join(_names(words_of(""))),
-        "VALUED": " ".join(_names(option for option in words_of("") if option.metavar)),
-        "TERMS": " ".join(TERMS),
-        "ASIDES": " ".join(f"--{option.word}" for option in asides()),
-    }
-
-
-def _names(found: Iterable[Option]) -> list[str]:
-    return [option.word for option in found]
+    return [(word, "") for form in forms() if form.first == first for word in form.operands[0] if word.islower()]
 
 
 def _with_values() -> list[Option]:
@@ -102,83 +92,64 @@ def _with_values() -> list[Option]:
     return [option for option in words_of("") if choices(option.word) or option.metavar == _FILE]
 
 
-def _bash() -> dict[str, str]:
-    words = [f"{first}) words='{' '.join(_names(words_of(first)))}' ;;" for first in _firsts() if words_of(first)]
-    operands = [f"{first}) words='{' '.join(literals(first))}' ;;" for first in _firsts() if literals(first)]
-    values = [
-        f"{option.word}) {'files=1' if option.metavar == _FILE else _bash_words(option.word)} ;;"
-        for option in _with_values()
-    ]
-    return {"CASE_WORDS": _indented(words), "CASE_OPERANDS": _indented(operands), "CASE_VALUES": _indented(values)}
+def _values(option: Option) -> Rows | None:
+    return None if option.metavar == _FILE else choices(option.word)
 
 
-def _bash_words(word: str) -> str:
-    return f"words='{' '.join(choices(word))}'"
+def _firsts(test: Callable[[Form], bool] = lambda form: True) -> list[str]:
+    return list(dict.fromkeys(form.first for form in forms() if test(form)))
 
 
-def _zsh() -> dict[str, str]:
-    def described(option: Option, dashes: str = "") -> str:
-        return shlex.quote(f"{dashes}{option.word}:{option.summary}")
+def _has_options(form: Form) -> bool:
+    return form.has_options
 
-    words = [f"{first}) list=({_joined(map(described, words_of(first)))}) ;;" for first in _firsts() if words_of(first)]
-    words.append(f"*) list=({_joined(map(described, words_of('')))}) ;;")
-    operands = [f"{first}) list=({' '.join(literals(first))}) ;;" for first in _firsts() if literals(first)]
-    values = []
-    for option in _with_values():
-        meanings = levels(option.word)
-        texts = [f"{text}:{meanings[text]}" if text in meanings else text for text in choices(option.word)]
-        offer = "_files" if option.metavar == _FILE else f"list=({_joined(map(shlex.quote, texts))})"
-        values.append(f"{option.word}) {offer} ;;")
-    return {
-        "CASE_WORDS": _indented(words),
-        "CASE_OPERANDS": _indented(operands),
-        "CASE_VALUES": _indented(values),
-        "DESCRIBED_ASIDES": _joined(described(option, "--") for option in asides()),
+
+def _names() -> dict[str, str]:
+    """What is written the same way for each shell: names with blanks between them."""
+    lists: dict[str, Iterable[str]] = {
+        "FIRSTS": _firsts(),
+        "OPTIONAL": _firsts(lambda form: form.optional),
+        "REPEATED": _firsts(lambda form: form.repeated),
+        "HOSTED": _firsts(lambda form: form.operands[0] == (_HOST,)),
+        "NUMBER": _firsts(lambda form: form.operands == ((_PORT,),)),
+        "SINGLE": _firsts(lambda form: len(form.operands) == 1 and form.operands != ((_PORT,),)),
+        "COMMANDED": _firsts(lambda form: form.has_command),
+        "WORDS": [option.word for option in words_of("")],
+        "VALUED": [option.word for option in words_of("") if option.metavar],
+        "TERMS": TERMS,
     }
+    return {name: " ".join(texts) for name, texts in lists.items()}
 
 
-def _fish() -> dict[str, str]:
-    def quoted(text: str) -> str:
-        return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-    def row(name: str, about: str) -> str:
-        return f"printf '%s\\t%s\\n' {quoted(name)} {quoted(about)}"
-
-    words: list[str] = []
-    for option in words_of(""):
-        firsts = [first for first in _firsts() if option in words_of(first)]
-        test = "" if len(firsts) == len(_firsts(lambda form: form.has_options)) else f"contains -- $role '' {' '.join(firsts)}; and "
-        once = "" if option.word in TERMS else f"contains -- {option.word} $used; or "
-        words.append(f"{test}{once}{row(option.word, option.summary)}" if not test or not once else "")
-        if test and once:
-            words[-1] = f"if {test.removesuffix('; and ')}; and not contains -- {option.word} $used; {row(option.word, option.summary)}; end"
-    operands = [f"case {first}\n            printf '%s\\n' {' '.join(literals(first))}" for first in _firsts() if literals(first)]
-    values = []
-    longs = []
-    for option in _with_values():
-        if option.metavar == _FILE:
-            values.append(f"case {option.word}\n            __fish_complete_path (commandline -ct)")
-        else:
-            rows = "\n            ".join(row(text, levels(option.word).get(text, "")) for text in choices(option.word))
-            values.append(f"case {option.word}\n            {rows}")
-    for option in (*words_of(""), *asides()):
-        offered = choices(option.word)
-        kind = "-f" if not option.metavar else "-r -F" if option.metavar == _FILE else f"-x -a {quoted(' '.join(offered))}"
-        longs.append(f"complete -c viamillipede -l {option.word} {kind} -d {quoted(option.summary)}")
-    return {
-        "WORD_ROWS": "\n    ".join(words),
-        "CASE_OPERANDS": "\n        ".join(operands),
-        "CASE_VALUES": "\n        ".join(values),
-        "LONGS": "\n".join(longs),
-    }
+# How each shell writes one case of a choice: the rows that are offered for `key`, None for files. ---------------
+def _bash_case(key: str, rows: Rows | None) -> str:
+    offer = "files=1" if rows is None else f"words='{' '.join(name for name, _ in rows)}'"
+    return f"{key or _EMPTY}) {offer} ;;"
 
 
-def _joined(texts: Iterable[str]) -> str:
-    return " ".join(texts)
+def _zsh_case(key: str, rows: Rows | None) -> str:
+    if rows is None:
+        return f"{key}) files=1 ;;"
+    texts = (shlex.quote(f"{name}:{about}" if about else name) for name, about in rows)
+    return f"{key or _EMPTY}) list=({' '.join(texts)}) ;;"
 
 
-def _indented(lines: Iterable[str]) -> str:
-    return "\n        ".join(lines)
+def _fish_case(key: str, rows: Rows | None) -> str:
+    if rows is None:
+        return f"case {key}\n            __fish_complete_path (commandline -ct)"
+    texts = (f"{_fish_quoted(name)} {_fish_quoted(about)}" for name, about in rows)
+    return f"case {key or _EMPTY}\n            printf '%s\\t%s\\n' {' '.join(texts)}"
 
 
-_RENDERERS: dict[str, Callable[[], dict[str, str]]] = {"bash": _bash, "zsh": _zsh, "fish": _fish}
+def _fish_long(option: Option) -> str:
+    offered = " ".join(name for name, _ in choices(option.word))
+    value = "-r -F" if option.metavar == _FILE else f"-x -a {_fish_quoted(offered)}"
+    words = ["complete -c viamillipede -n __viamillipede_before -l", option.word, *([value] if option.metavar else [])]
+    return " ".join([*words, "-d", _fish_quoted(option.summary)])
+
+
+def _fish_quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+_CASES: dict[str, Callable[[str, Rows | None], str]] = {"bash": _bash_case, "zsh": _zsh_case, "fish": _fish_case}

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from viamillipede.values import labelled
 from viamillipede.words import ALIASES, TERMS, closest, known_words
 
 FILE_BYTES_MAX = 64 * 1024
-SYSTEM_FILE = Path("/etc/viamillipede.conf")
 _LINE = re.compile(r"(--)?([^\s=]+)(?:(\s*=\s*|\s+)(.*))?", re.DOTALL)
 _COMMENT = re.compile(r"(^|\s)#.*", re.DOTALL)
 _QUOTED = re.compile(r'("(?:[^"\\]|\\.)*")\s*(?:#.*)?', re.DOTALL)
@@ -43,15 +42,6 @@ class Setting:
     def where(self) -> str:
         """FILE:LINE."""
         return f"{self.path}:{self.line}"
-
-
-def places(environ: Mapping[str, str]) -> list[Path]:
-    """Where the files may be: that of the host, and that of the user as far as there is one; the last one wins."""
-    folder = environ.get("XDG_CONFIG_HOME", "")
-    if not folder.startswith("/"):  # as its specification says of a relative one
-        home = environ.get("HOME", "")
-        folder = f"{home}/.config" if home.startswith("/") else ""
-    return [SYSTEM_FILE, *([Path(folder) / "viamillipede" / "config"] if folder else [])]
 
 
 def read(paths: Sequence[Path]) -> list[Setting]:

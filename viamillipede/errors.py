@@ -38,6 +38,7 @@ class Failure(Exception):
     """The transfer cannot go on. `exit_status` tells the caller which kind of outcome it was."""
 
     exit_status = Exit.UNEXPECTED
+    told = False  # it was said already: nobody need say it again
 
 
 class UsageError(Failure):

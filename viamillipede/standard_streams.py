@@ -25,6 +25,8 @@ def hold_descriptors() -> None:
 
 def check_own_end(config: TxConfig | RxConfig) -> None:
     """The stream's end on this host must be there, and no terminal. Raises LocalIOError, UsageError."""
+    if config.dashboard and not os.isatty(_STDERR):
+        raise UsageError("dashboard needs a terminal on standard error; say progress or json where there is none")
     if config.command:
         return  # it is not one of the standard descriptors
     if isinstance(config, TxConfig):
@@ -72,6 +74,8 @@ def outcome_of(speaker: str, run: Callable[[], int], json: bool = False) -> int:
             write_stderr(HINT)
         return int(error.exit_status)
     except Failure as failure:
+        if failure.told:
+            return int(failure.exit_status)
         message, *quoted = str(failure).splitlines() or [""]
         if isinstance(failure, LocalIOError):
             quoted = []  # our own command's standard error was passed on already

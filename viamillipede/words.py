@@ -280,7 +280,7 @@ def _unknown(token: str) -> str:
     if equals and not token.startswith("-") and known_words().get(name):
         return f"unknown word {token!r}; write '{name} {value}' or '--{token}'"
     if name == _COMPLETION:
-        return f"{token!r} stands alone: viamillipede {_COMPLETION} SHELL"
+        return f"{token!r} stands alone: viamillipede {_COMPLETION} bash|zsh|fish"
     verbs = (*_FORMS, DOCTOR, _COMPLETION)
     close = closest(name.lower(), [*known_words(), *verbs, *_ASIDES])
     dashed = token.startswith("-") and close not in verbs

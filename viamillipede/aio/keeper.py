@@ -20,10 +20,12 @@ from viamillipede.aio.doorway import DONE, hand_over, read_news
 from viamillipede.aio.handshake import OpeningRefused, hear_greeting
 from viamillipede.aio.listener import Listener
 from viamillipede.aio.log import EVENT, WARNING
+from viamillipede.aio.observer import Observer
 from viamillipede.aio.program import Program
 from viamillipede.aio.rx import REFUSALS, receive
 from viamillipede.aio.sockets import raise_descriptor_limit
 from viamillipede.aio.spawner import END_US, Ended, Spawner
+from viamillipede.aio.systemd import Service
 from viamillipede.config import LEGS_MAX, S_US, Address, RxConfig
 from viamillipede.errors import Failure, LimitReached
 from viamillipede.protocol.presence import Presence
@@ -43,14 +45,17 @@ class Stream:
 class Keeper(Program):
     """The listening process."""
 
-    def __init__(self, config: RxConfig, spawner: Spawner) -> None:
-        super().__init__("rx", config)
+    def __init__(self, config: RxConfig, spawner: Spawner, service: Service) -> None:
+        super().__init__("rx", config, service=service)
         self.config, self._spawner = config, spawner
         self.presence = Presence(None, config.regroup_us, config.outage_us, now_us())
         self.receiver = Listener(self, config.bind, config.port, self._welcome)
         self.listener = self.receiver
         self.streams: dict[int, Stream] = {}  # by the spawner's number
         self.outcomes: Counter[int] = Counter()  # exit statuses of the streams that have ended
+        self.observer = Observer(
+            config, self.log, None, self.began_us, streams=self.outcomes, latest=self._snapshots
+        )  # each stream shows itself
         self._idle_since_us = now_us()
         self._all_ended = asyncio.Event()
 
@@ -138,6 +143,9 @@ class Keeper(Program):
         if not self.streams:
             self._all_ended.set()
 
+    def _snapshots(self) -> tuple[Snapshot, ...]:
+        return tuple(stream.snapshot for stream in list(self.streams.values()) if stream.snapshot is not None)
+
     # ---- time and the end -----------------------------------------------------------------------
     def on_tick(self, now: int) -> None:
         """See Program."""
@@ -190,22 +198,23 @@ class Keeper(Program):
         return "\n".join(lines) + "\n"
 
 
-async def _keep(config: RxConfig, spawner: Spawner) -> None:
-    program = Keeper(config, spawner)
+async def _keep(config: RxConfig, spawner: Spawner, service: Service) -> None:
+    program = Keeper(config, spawner, service)
     try:
         await program.run()
     finally:
         await program.settle()
-        program.log.say(WARNING, f"{report.plural(sum(program.outcomes.values()), 'stream')} served")
+        program.close(lambda: f"{report.plural(sum(program.outcomes.values()), 'stream')} served")
 
 
 def keep(config: RxConfig) -> int:
     """Serve until a signal comes, or nobody for too long. Raises a Failure."""
     raise_descriptor_limit()
-    spawner = Spawner(config, receive)
+    service = Service.taken(os.environ)  # before the fork: it is ours, and not the streams'
+    spawner = Spawner(config, receive, service.close)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_keep(config, spawner))
+            runner.run(_keep(config, spawner, service))
     finally:
         spawner.close()
     return 0

@@ -37,7 +37,7 @@ class Listener:
         welcome: Callable[[socket.socket, Address], Awaitable[None]],
     ) -> None:
         self._program, self._bind, self._welcome = program, bind, welcome
-        self.sockets = listen(bind, port)
+        self.sockets = program.service.sockets or listen(bind, port)
         self.strangers = 0
         self._strangers_max = min(STRANGERS_MAX, descriptor_limit() // 2)  # the stream needs descriptors too
         self._ungreeted: dict[asyncio.Task[None], Address] = {}  # who is no leg yet; oldest first

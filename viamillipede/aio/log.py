@@ -126,6 +126,10 @@ class Log:
         """One line as it is, at every level, on standard error alone: a view's, in JSON."""
         self._show(f"{line}\n")
 
+    def draw(self, text: str) -> None:
+        """A full-screen view's next picture; passed over while the last one is still under way."""
+        self._stderr.write(text)
+
     def live(self, text: str) -> None:
         """Keep this line, shorter than the terminal is wide, at the bottom, below all that is said; "": none.
 

@@ -5,6 +5,7 @@ One event loop owns all state. Whatever goes wrong anywhere (in a task, in a cal
 """
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -13,10 +14,13 @@ from viamillipede.aio.clock import now_us
 from viamillipede.aio.command import Command
 from viamillipede.aio.doorway import Doorway
 from viamillipede.aio.listener import Listener
-from viamillipede.aio.log import WARNING, Log
+from viamillipede.aio.log import ERROR, WARNING, Log
+from viamillipede.aio.meter import Meter
+from viamillipede.aio.observer import Observer
 from viamillipede.aio.poller import open_poller
+from viamillipede.aio.systemd import Service
 from viamillipede.config import FAREWELL_US, LINGER_US, S_US, TICK_US, Config
-from viamillipede.errors import Failure, HungUp, Interrupted, Terminated
+from viamillipede.errors import Failure, HungUp, Interrupted, LocalIOError, Terminated, UsageError
 from viamillipede.protocol.presence import Presence
 from viamillipede.units import format_duration_us
 
@@ -27,7 +31,7 @@ OUTAGE_TOLD_EVERY_US = 60 * S_US
 class Program:
     """The frame around a session. The two roles fill in `start`, `on_tick`, `on_alarm`, `farewell`, `dump`."""
 
-    def __init__(self, role: str, config: Config, label: str = "") -> None:
+    def __init__(self, role: str, config: Config, label: str = "", service: Service | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         self.log = Log(role, config.verbose, label=label, json=config.json, file=config.log, syslog=config.syslog)
         self.poller = open_poller(self.loop)
@@ -35,11 +39,16 @@ class Program:
         self.hurry = asyncio.Event()  # a second signal: no farewell
         self.began_us = now_us()
         self.presence: Presence
+        self.observer: Observer
+        self.meter = Meter()
+        self.contact_us = 0
         self.listener: Listener | Doorway | None = None  # of the side that does not dial
         self.command: Command | None = None  # the source or the sink
         self._group: asyncio.TaskGroup
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending = False  # no new task: nobody would cancel it
+        self.service = service or Service.taken(os.environ)
+        self._ping_us = self.began_us
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_us = 0
         self._outage_told_us = 0
@@ -66,6 +75,10 @@ class Program:
         if self.listener is not None:
             self.listener.stop()
 
+    def idle(self, now: int) -> tuple[int, bool]:
+        """For how long nothing has moved, in microseconds, and whether that is a stall, which is worth a word."""
+        return 0, False
+
     def wants_legs(self) -> bool:
         """Whether a new leg would be of use."""
         return not self.outcome.done()
@@ -89,7 +102,9 @@ class Program:
             async with asyncio.TaskGroup() as self._group:
                 self.spawn(self._tick())
                 try:
+                    self.observer.start()
                     self.start()
+                    self.service.notifier.ready()
                     await self.outcome
                 except Exception as error:
                     failure = error
@@ -108,6 +123,7 @@ class Program:
 
     async def _end(self, failure: BaseException | None) -> BaseException | None:
         """Say farewell, and after a failure end the command. What went wrong with that, if it is the first thing."""
+        self.service.notifier.stopping()
         if failure is not None and self.command is not None:
             self.command.signal(self.ending_signal(failure))
         further = await self._bounded_farewell(failure)
@@ -160,6 +176,27 @@ class Program:
     def _on_loop_error(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.fail(context.get("exception") or RuntimeError(context["message"]))
 
+    def close(self, closing: Callable[[], str]) -> None:
+        """The last words, and everything is given back. `closing`: how far it came, asked for when all is over."""
+        self.stop()
+        self.observer.clear()
+        self.log.say(WARNING, closing())
+        failure = self.failure()
+        if isinstance(failure, Failure) and not isinstance(failure, UsageError):
+            message, *quoted = str(failure).splitlines()
+            if isinstance(failure, LocalIOError):
+                quoted = []  # our own command's standard error was passed on already
+            self.log.say(ERROR, "\n".join([message, *(f"  | {line}" for line in quoted)]))
+            failure.told = True
+        self.observer.stop()
+        self.log.close()
+        self.service.close()
+
+    def failure(self) -> BaseException | None:
+        """Why the program ends, if that is known and no success."""
+        outcome = self.outcome
+        return outcome.exception() if outcome.done() and not outcome.cancelled() else None
+
     # ---- time -----------------------------------------------------------------------------------
     async def _tick(self) -> None:
         while True:
@@ -167,6 +204,11 @@ class Program:
             now = now_us()
             self._tell_outage(now)
             self.on_tick(now)
+            self.observer.on_tick(now)
+            self.observer.on_idle(*self.idle(now), now)
+            if self.service.notifier.watchdog_us and now - self._ping_us >= self.service.notifier.watchdog_us:
+                self._ping_us = now
+                self.service.notifier.ping()
 
     def _tell_outage(self, now: int) -> None:
         since_us = self.presence.alone_since_us if self.presence.contacted else None

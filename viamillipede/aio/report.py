@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.log import EVENT, WARNING, Log
 from viamillipede.aio.sockets import rtt_us
+from viamillipede.aio.waiting import rx_waits_for, tx_waits_for
 from viamillipede.config import KIB, S_US
 from viamillipede.errors import LimitReached, NoContact, PeerLost
-from viamillipede.protocol.presence import Presence
 from viamillipede.protocol.tx_leg import TxLeg
-from viamillipede.protocol.wire import Waiting
 from viamillipede.units import format_bytes, format_duration_us, format_rate
 
 if TYPE_CHECKING:
-    from viamillipede.aio.program import Program
     from viamillipede.aio.rx import Receiver
     from viamillipede.aio.tx import Transmitter
 
@@ -49,26 +47,6 @@ class ContactNews:
         self._reasons = reasons
 
 
-class Meter:
-    """The rate of the last seconds, and when the last progress was, from samples of a byte count."""
-
-    def __init__(self) -> None:
-        self.rate = 0  # bytes per second
-        self.progress_us = 0  # when the count was last seen to have grown
-        self._count = 0
-        self._bytes = 0
-        self._since_us = now_us()
-
-    def sample(self, count: int, now: int) -> None:
-        """The count is `count` now."""
-        if count != self._count:
-            self._count, self.progress_us = count, now
-        elapsed_us = now - self._since_us
-        if elapsed_us >= S_US:
-            self.rate = (count - self._bytes) * S_US // elapsed_us
-            self._bytes, self._since_us = count, now
-
-
 def since(begin_us: int) -> str:
     """How long ago that was."""
     return format_duration_us(now_us() - begin_us)
@@ -87,15 +65,9 @@ def _summary(count: int, began_us: int, end_us: int | None = None) -> str:
     return f"{format_bytes(count)}{exactly} in {format_duration_us(elapsed_us)}, {rate}"
 
 
-def _failure(program: Program) -> BaseException | None:
-    """Why the program ends, if that is known and no success."""
-    outcome = program.outcome
-    return outcome.exception() if outcome.done() and not outcome.cancelled() else None
-
-
 def _closing(program: Transmitter | Receiver, count: int, status: str) -> str:
     """How a closing line begins. Waiting in vain for a peer that is gone says nothing about the rate."""
-    gone = isinstance(_failure(program), PeerLost) and program.meter.progress_us
+    gone = isinstance(program.failure(), PeerLost) and program.meter.progress_us
     summary = _summary(count, program.contact_us or program.began_us, program.meter.progress_us if gone else None)
     return f"{status}, {summary}" if status else summary
 
@@ -118,7 +90,9 @@ def closing_tx(program: Transmitter, status: str) -> str:
         parts.append(plural(program.chaos.faults, "chaos fault"))
     if program.strangers:
         parts.append(f"{plural(program.strangers, 'connection')} refused")
-    return ", ".join(parts) + _shares(program) + _not_reached(program)
+    if session.digest.own is not None and not status:
+        parts.append(str(session.digest.own))
+    return ", ".join(parts) + _shares(program) + _not_reached(program) + _verdict(program)
 
 
 def _shares(program: Transmitter) -> str:
@@ -127,6 +101,18 @@ def _shares(program: Transmitter) -> str:
     if len(states) < 2:
         return ""
     return "; sent to " + ", ".join(f"{state.address} {format_bytes(state.bytes_sent)}" for state in states)
+
+
+def _came_from(program: Receiver) -> str:
+    """How much came from each of several hosts."""
+    if len(program.moved_of) < 2:
+        return ""
+    return "; came from " + ", ".join(f"{host} {format_bytes(count)}" for host, count in program.moved_of.items())
+
+
+def _verdict(program: Transmitter | Receiver) -> str:
+    verdict = program.books.verdict()
+    return f"\n{verdict}" if verdict else ""
 
 
 def _paths(program: Transmitter) -> list[str]:
@@ -142,7 +128,7 @@ def _paths(program: Transmitter) -> list[str]:
 
 def _not_reached(program: Transmitter | Receiver) -> str:
     """The addresses that did not work, unless the failure says so itself."""
-    said = isinstance(_failure(program), NoContact | LimitReached)
+    said = isinstance(program.failure(), NoContact | LimitReached)
     failures = [] if said else program.session.book.failures()
     return f"; not reached: {'; '.join(failures)}" if failures else ""
 
@@ -161,7 +147,9 @@ def closing_rx(program: Receiver, status: str) -> str:
         parts.append(f"{reassembly.corrupted} corrupted")
     if program.strangers:
         parts.append(f"{plural(program.strangers, 'connection')} refused")
-    return ", ".join(parts) + _not_reached(program)
+    if session.digest.own is not None and not status:
+        parts.append(str(session.digest.own))
+    return ", ".join(parts) + _came_from(program) + _not_reached(program) + _verdict(program)
 
 
 def _head(program: Transmitter | Receiver, role: str, count: int) -> str:
@@ -186,13 +174,6 @@ def _process() -> str:
     )
 
 
-def _network(presence: Presence, now: int) -> str:
-    if presence.alone_since_us is None:
-        return "network"
-    what = "the first contact" if not presence.contacted else "the network"
-    return f"{what}, for {format_duration_us(now - presence.alone_since_us)}"
-
-
 def _state(leg: TxLeg) -> str:
     if leg.doubted:
         return "mute"  # nothing was heard of it for a while
@@ -202,16 +183,7 @@ def _state(leg: TxLeg) -> str:
 def dump_tx(program: Transmitter) -> str:
     """All that tx knows, a line per leg."""
     session, window, now = program.session, program.session.window, now_us()
-    oldest = window.oldest()
-    if session.presence.alone_since_us is not None:
-        waits = _network(session.presence, now)
-    elif session.rx_waits_output:
-        waits = "output (of the receiver)"
-    elif oldest is not None:
-        legs = ", ".join(map(str, sorted(oldest.legs))) or "no leg yet"
-        waits = f"network: frame {oldest.seq} on leg {legs}"
-    else:
-        waits = "the receiver's word" if window.ended else "input"
+    waits = tx_waits_for(program, now)
     in_use = window.head - window.written
     lines = [
         _head(program, "tx", window.written),
@@ -219,6 +191,7 @@ def dump_tx(program: Transmitter) -> str:
         f"{format_bytes(window.window_bytes)}), {window.frames_in_flight()} frames in flight, "
         f"{window.retransmitted_frames} retransmitted, {session.hedges} hedged, {plural(session.restarts, 'restart')}",
         f"  waiting for: {waits}",
+        *([f"  {program.books.verdict()}"] if program.books.verdict() else []),
         *_paths(program),
         *(f"  not reached: {failure}" for failure in session.book.failures()),
         f"  {_process()}",
@@ -242,13 +215,7 @@ def dump_tx(program: Transmitter) -> str:
 def dump_rx(program: Receiver) -> str:
     """All that rx knows, a line per leg."""
     session, reassembly, now = program.session, program.session.reassembly, now_us()
-    if session.presence.alone_since_us is not None:
-        waits = _network(session.presence, now)
-    elif session.waiting() is Waiting.OUTPUT:
-        waits = "output"
-    else:
-        due = [leg.number for leg in session.legs.values() if leg.copy and leg.copy.header.seq == reassembly.due_seq]
-        waits = f"network: frame {reassembly.due_seq} on leg {', '.join(map(str, due))}" if due else "input"
+    waits = rx_waits_for(program, now)
     held = sum(end - start for start, end in reassembly.arrived)
     lines = [
         _head(program, "rx", reassembly.written),
@@ -259,6 +226,7 @@ def dump_rx(program: Receiver) -> str:
         f"{format_bytes(reassembly.duplicate_bytes)} retransmitted in vain, "
         f"{plural(session.restarts, 'restart')}, {plural(program.strangers, 'connection')} refused",
         f"  waiting for: {waits}",
+        *([f"  {program.books.verdict()}"] if program.books.verdict() else []),
         *(f"  not reached: {failure}" for failure in session.book.failures()),
         f"  {_process()}",
         "   leg  address                   state  frame         bytes         rate       rtt      in vain  restarts",

@@ -25,10 +25,13 @@ from viamillipede.aio.handshake import OpeningRefused, call, hear_greeting, refu
 from viamillipede.aio.hasher import Hasher
 from viamillipede.aio.listener import Listener
 from viamillipede.aio.log import EVENT, WARNING
+from viamillipede.aio.observer import Observer
 from viamillipede.aio.program import Program
 from viamillipede.aio.rx_leg import STEPS_MAX, RxConnection
 from viamillipede.aio.sink import READER_GONE, Sink, open_sink
+from viamillipede.aio.snapshots import Rates, rx_snapshot
 from viamillipede.aio.sockets import check_congestion, raise_descriptor_limit
+from viamillipede.aio.waiting import RxWaits, is_stall, rx_waits_for
 from viamillipede.config import KIB, LINGER_US, MS_US, RANKS_MAX, S_US, Address, RxConfig
 from viamillipede.errors import (
     Exit,
@@ -75,7 +78,6 @@ class Receiver(Program):
         self.sink: Sink
         self.session: RxSession
         self.connections: dict[int, RxConnection] = {}
-        self.contact_us = 0
         self._keys = 0
         self._output_waiters: list[RxConnection] = []
         self._after_scheduled = False
@@ -85,7 +87,12 @@ class Receiver(Program):
         self.leaving = False  # we have failed: what still comes is thrown away
         self.waste = memoryview(bytearray(WASTE_BYTES))
         self._finished = asyncio.Event()  # tx knows that we are done, or can no longer be told
-        self.meter = report.Meter()
+        self.moved_of: dict[str, int] = {}  # what lost legs brought, by the host that they came from
+        self.rates = Rates()
+        self.books = RxWaits(self, self.began_us)
+        self.observer = Observer(config, self.log, lambda: rx_snapshot(self), self.began_us, alone=doorway is None)
+        if isinstance(self.listener, Doorway):
+            self.observer.share = self.listener.tell
         self.news = report.ContactNews(self.log, config.wait_us, "transmitter")
         self._ticks = 0
 
@@ -256,6 +263,7 @@ class Receiver(Program):
             self._verified.set()
         if session.bye or (self.leaving and not self.connections and self.presence.contacted):
             self._finished.set()  # without BYE a tx that lost its legs comes back, and must hear that all is done
+        self.books.on_worked(now)
         self.set_alarm(session.deadline_us())
 
     def after_soon(self) -> None:
@@ -277,6 +285,7 @@ class Receiver(Program):
         """See Program."""
         self._ticks += 1
         self.meter.sample(self.session.reassembly.written, now)
+        self.books.on_tick(now)
         if self.session.dials and not self.presence.contacted:
             self.news.tell(self.session.book.failures(), now - self.began_us)
         self.session.on_timer(now)
@@ -335,6 +344,12 @@ class Receiver(Program):
         if self.presence.contacted:
             await self._finished.wait()
 
+    def idle(self, now: int) -> tuple[int, bool]:
+        """See Program. That there is no leg at all is told as an outage."""
+        idle_us = now - (self.meter.progress_us or self.contact_us or now)
+        together = self.presence.alone_since_us is None
+        return idle_us, together and not self.outcome.done() and is_stall(idle_us, lambda: rx_waits_for(self, now))
+
     def dump(self) -> str:
         """See Program."""
         return report.dump_rx(self)
@@ -372,8 +387,7 @@ async def _receive(config: RxConfig, doorway: socket.socket | None, label: str) 
             await program.run()
         status = ""
     finally:
-        program.stop()
-        program.log.say(WARNING, report.closing_rx(program, status))
+        program.close(lambda: report.closing_rx(program, status))
 
 
 def receive(config: RxConfig, doorway: socket.socket | None = None, label: str = "") -> int:

@@ -53,6 +53,7 @@ class RxConnection:
         self.open = True
         self._watch = program.poller.watch(self._fd, self._on_readable, self._flush)
         program.connections[self._key] = self
+        program.moved_of.setdefault(self.peer.host, 0)
         program.log.say(LEG, f"{self!r}: up")
         self.listen()
         if program.leaving:
@@ -67,6 +68,7 @@ class RxConnection:
         self._program.poller.forget(self._watch)
         self.sock.close()
         del self._program.connections[self._key]
+        self._program.moved_of[self.peer.host] += self.leg.bytes_received
         self._program.session.on_leg_lost(self.leg, closed_by_peer, now_us(), random.random())
         done = self._program.session.done  # however the other side closes it then
         level = LEG if done or self._program.outcome.done() else EVENT

@@ -299,6 +299,14 @@ def rtt_us(sock: socket.socket) -> tuple[int, int]:
     return struct.unpack_from("=I", info, 68)[0], struct.unpack_from("=I", info, 148)[0]  # tcpi_rtt, tcpi_min_rtt
 
 
+def segments_resent(sock: socket.socket) -> int:
+    """How many segments the kernel has sent again on this connection; 0 where it does not tell."""
+    if not hasattr(socket, "TCP_INFO"):
+        return 0
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    return struct.unpack_from("=I", info, 100)[0] if len(info) == 104 else 0  # tcpi_total_retrans
+
+
 def close_with_reset(sock: socket.socket) -> None:
     """Close at once; what is still in the socket is thrown away, and the other host is told."""
     with contextlib.suppress(OSError):

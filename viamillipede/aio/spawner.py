@@ -19,12 +19,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from viamillipede.aio.doorway import pair
-from viamillipede.config import COMMANDEND_US, FAREWELL_US, GREETING_US, KIB, S_US, RxConfig
+from viamillipede.config import COMMAND_END_US, FAREWELL_US, GREETING_US, KIB, S_US, RxConfig
 from viamillipede.standard_streams import outcome_of
 
 _MESSAGE_BYTES_MAX = 4 * KIB
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-END_US = FAREWELL_US + COMMANDEND_US + S_US  # what a stream needs to end in order
+END_US = FAREWELL_US + COMMAND_END_US + S_US  # what a stream needs to end in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,19 @@ class Ended:
 class Spawner:
     """The parent's end. To be made before there is a loop or a thread."""
 
-    def __init__(self, config: RxConfig, serve: Callable[[RxConfig, socket.socket, str], int]) -> None:
+    def __init__(
+        self,
+        config: RxConfig,
+        serve: Callable[[RxConfig, socket.socket, str], int],
+        forget: Callable[[], None],
+    ) -> None:
+        """`serve` runs a stream in its process, `forget` gives up what only the parent is to have."""
         self._control, theirs = pair()
         self._numbers = 0
         self.pid = os.fork()
         if not self.pid:
             self._control.close()
+            forget()
             os.setsid()
             os._exit(_Forker(theirs, config, serve).run())
         theirs.close()
@@ -91,7 +98,9 @@ class _Forker:
         self, control: socket.socket, config: RxConfig, serve: Callable[[RxConfig, socket.socket, str], int]
     ) -> None:
         self._control, self._serve = control, serve
-        self._config = replace(config, keep=False, wait_us=GREETING_US)  # its transmitter is there already
+        self._config = replace(
+            config, keep=False, wait_us=GREETING_US, metrics=None
+        )  # its transmitter is there already
         self._numbers: dict[int, int] = {}  # pid -> number
         self._wakeup, wakeup = os.pipe()
         os.set_blocking(wakeup, False)

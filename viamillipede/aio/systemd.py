@@ -8,6 +8,7 @@ import errno
 import os
 import socket
 from collections.abc import MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 from viamillipede.errors import UsageError
@@ -68,6 +69,25 @@ def _listening(fd: int) -> socket.socket:
         sock.detach()
         raise UsageError(f"descriptor {fd}, given by the service manager, {wrong}{_INSTEAD}")
     return sock
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What the manager has given to this process."""
+
+    sockets: list[socket.socket]  # to listen on; none: it is for us to open one
+    notifier: "Notifier"
+
+    @staticmethod
+    def taken(environ: MutableMapping[str, str]) -> "Service":
+        """Out of the environment; the first who asks gets it. Raises UsageError."""
+        return Service(listen_sockets(environ), Notifier(environ))
+
+    def close(self) -> None:
+        """Idempotent."""
+        self.notifier.close()
+        for sock in self.sockets:
+            sock.close()
 
 
 class Notifier:

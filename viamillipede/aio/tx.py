@@ -23,17 +23,20 @@ from viamillipede.aio.dialler import Dialler
 from viamillipede.aio.handshake import OpeningRefused, greet, hear_call
 from viamillipede.aio.hasher import Hasher
 from viamillipede.aio.listener import Listener
-from viamillipede.aio.log import EVENT, WARNING
+from viamillipede.aio.log import EVENT
+from viamillipede.aio.observer import Observer
 from viamillipede.aio.program import Program
+from viamillipede.aio.snapshots import Rates, tx_snapshot
 from viamillipede.aio.sockets import DialError, check_congestion, dial, raise_descriptor_limit, rtt_us, unacked_bytes
 from viamillipede.aio.source import Source, open_source
 from viamillipede.aio.tx_leg import TxConnection
-from viamillipede.config import FAREWELL_US, HEARTBEAT_US, KIB, S_US, THREADS_MAX, Address, TxConfig
+from viamillipede.aio.waiting import TxWaits, is_stall, tx_waits_for
+from viamillipede.config import FAREWELL_US, HEARTBEAT_US, KIB, S_US, THREADS_MAX, WAITS_US, Address, TxConfig
 from viamillipede.errors import Exit, Failure, FrameError, NoContact, PeerLost, RemoteFailed, SessionRefused
 from viamillipede.protocol.chaos import Chaos
 from viamillipede.protocol.contact import UNKNOWN
 from viamillipede.protocol.tx_session import RETIRED, TxSession
-from viamillipede.protocol.wire import Answer, Kind, Verdict, encode_control, encode_reason
+from viamillipede.protocol.wire import Answer, Kind, Verdict, encode_control, encode_reason, encode_waits
 from viamillipede.units import format_bytes
 
 RECEIVE_BYTES = 64 * KIB
@@ -60,7 +63,6 @@ class Transmitter(Program):
         self.presence = self.session.presence
         self.chaos = Chaos(config.chaos, config.chaos_kind, config.checksum)
         self.contact = asyncio.Event()
-        self.contact_us = 0
         self.receive_buffer = memoryview(bytearray(RECEIVE_BYTES))
         self.connections: dict[int, TxConnection] = {}  # of every leg that was ever dialled
         self.source: Source
@@ -70,7 +72,10 @@ class Transmitter(Program):
         self._ticks = 0
         self._tuner_told: dict[int, str] = {}
         self._window_told = self._window_bytes = 0
-        self.meter = report.Meter()
+        self.rates = Rates()
+        self.books = TxWaits(self, self.began_us)
+        self.observer = Observer(config, self.log, lambda: tx_snapshot(self), self.began_us)
+        self._waits_told_us = self.began_us
         self.news = report.ContactNews(self.log, config.wait_us, "receiver")
         self.dialler = Dialler(self, self.session, config.bind, self._introduce)
         if not config.addresses:
@@ -123,7 +128,9 @@ class Transmitter(Program):
                 self.connections[leg].send(frame, session.window.payload(frame))
             elif not len(session.scheduler) or not self._read_input():
                 break
-        self.set_alarm(session.deadline_us(now_us()))
+        now = now_us()
+        self.books.on_pumped(now)
+        self.set_alarm(session.deadline_us(now))
 
     def pump_soon(self) -> None:
         """Pump from the loop, once, when the caller is done."""
@@ -202,6 +209,7 @@ class Transmitter(Program):
         """See Program."""
         self._ticks += 1
         self.meter.sample(self.session.window.written, now)
+        self.books.on_tick(now)
         if not self.contact.is_set():
             self.news.tell(self.session.book.failures(), now - self.began_us)
         if self._window_told != self.session.window.limit_bytes:
@@ -227,8 +235,18 @@ class Transmitter(Program):
             self.connections[leg].say(BEAT)
         if self.listener is not None:
             self._tell_wishes(now)
+        self._tell_waits(now)
         self.dialler.dial()
         self.pump()
+
+    def _tell_waits(self, now: int) -> None:
+        """rx shall know where the time goes; it is not worth a place behind a frame."""
+        if now - self._waits_told_us < WAITS_US:
+            return
+        silent = next((each for each in self.connections.values() if each.sock is not None and each.silent()), None)
+        if silent is not None:
+            self._waits_told_us = now
+            silent.say(encode_waits(self.books.waits.booked_us))
 
     def _tell_wishes(self, now: int) -> None:
         """How many legs rx is to dial; a leg that is stuck need not hear it more than once."""
@@ -245,14 +263,15 @@ class Transmitter(Program):
         """See Program. After success rx is told that we know; after a failure of ours, why."""
         up = [c for c in self.connections.values() if c.sock is not None]
         if failure is None:
+            bye = encode_waits(self.books.waits.booked_us) + BYE
             said = 0
             for connection in up:
                 if connection.silent():
-                    connection.say(BYE)
+                    connection.say(bye)
                     said += connection.sock is not None and connection.silent()
                 connection.drop("done", closed_by_peer=False, reset=False)
             if not said:
-                await self._say_at_last(BYE)
+                await self._say_at_last(bye)
             return
         untold = isinstance(failure, NoContact | SessionRefused | PeerLost | RemoteFailed)
         if untold or not self.contact.is_set():
@@ -299,6 +318,12 @@ class Transmitter(Program):
         status = failure.exit_status if isinstance(failure, Failure) else 0
         return status - SIGNAL_STATUS if status > SIGNAL_STATUS else signal.SIGTERM
 
+    def idle(self, now: int) -> tuple[int, bool]:
+        """See Program. That there is no leg at all is told as an outage."""
+        idle_us = now - (self.meter.progress_us or self.contact_us or now)
+        together = self.presence.alone_since_us is None
+        return idle_us, together and not self.outcome.done() and is_stall(idle_us, lambda: tx_waits_for(self, now))
+
     def dump(self) -> str:
         """See Program."""
         return report.dump_tx(self)
@@ -327,8 +352,7 @@ async def _transmit(config: TxConfig) -> None:
             await program.run()
         status = ""
     finally:
-        program.stop()
-        program.log.say(WARNING, report.closing_tx(program, status))
+        program.close(lambda: report.closing_tx(program, status))
 
 
 def transmit(config: TxConfig) -> int:

@@ -27,9 +27,9 @@ def check(host: Host) -> list[Section]:
     return [(title, [found for check in checks for found in check(host)]) for title, checks in _SECTIONS]
 
 
-async def _measure(config: DoctorConfig, address: Address) -> tuple[Probe, Failure | None]:
+async def _measure(config: DoctorConfig, address: Address, host: Host) -> tuple[Probe, Failure | None]:
     """The probe after its end, and why it ended early."""
-    probe = Probe(words_for(config, address))
+    probe = Probe(words_for(config, address), host)
     try:
         await probe.run()
     except Failure as failure:
@@ -42,7 +42,7 @@ async def _measure(config: DoctorConfig, address: Address) -> tuple[Probe, Failu
 def _warn(address: Address) -> None:
     write_stderr(
         f"viamillipede doctor: sends a test stream to {address} for about 15 s, as fast as it can\n"
-        f"viamillipede doctor: the rx there must be one that throws it away: viamillipede rx {address.port} > /dev/null\n"
+        f"viamillipede doctor: what it writes must be thrown away, as by: viamillipede rx {address.port} > /dev/null\n"
     )
 
 
@@ -63,8 +63,8 @@ def examine(config: DoctorConfig, host: Host | None = None) -> int:
         _warn(config.address)
     sys.stdout.flush()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        probe, failure = runner.run(_measure(config, config.address))
-    measured = probe.measured(host)
+        probe, failure = runner.run(_measure(config, config.address, host))
+    measured = probe.measured()
     advice = recommend(measured)
     if config.json:
         peer = peer_as_json(measured, advice) if measured.connects_us or measured.steps else None

@@ -4,22 +4,28 @@ Legs: the fewest that are nearly as fast as the fastest number tried. A number i
 the network decides: legs help neither a slow output nor a busy core.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from viamillipede.config import MIB, S_US, THREADS_AUTO_MAX, WINDOW_BYTES_DEFAULT, WINDOW_BYTES_MAX
+from viamillipede.config import MIB, MS_US, S_US, THREADS_AUTO_MAX, WINDOW_BYTES_DEFAULT, WINDOW_BYTES_MAX
 from viamillipede.doctor.checks import BUFFER_BYTES_ADVISED
 from viamillipede.doctor.words import format_bits, plural
 from viamillipede.units import format_duration_us, spell_size
 
 NEARLY = 0.9  # of the fastest is as good
-NEARLY_BUSY = 0.75  # ... where a core decides: on a fast network more legs only shift work between the two sides
+NEARLY_AT_AN_END = (
+    0.75  # ... where one of the two ends decides, and not the network: it varies more from second to second
+)
 STILL_GROWING = 1.15  # twice as many legs bring so much more: it does not end there
 MUCH = 0.4  # of the time: that is what it waited for
+NEARLY_ALWAYS = 0.75  # rx says that it waits for its output also when it has just begun to write
+QUEUE_PERCENT = 15  # that much longer under load is a round trip when the road is full and queues
+JITTER_US = 2 * MS_US
 CORE_BUSY = 0.9
-BUFFER_FULL = 0.2  # of the time that a leg had something to send
-LOSSY = 0.001  # a thousandth of the packets sent again: losses, or a queue that overflows
+LOSSY = 0.001  # a thousandth of the packets sent again
 LINK_FULL = 0.85  # of the interface's speed; the rest is headers
+WINDOW_PART = 4  # a full window holds up what is under way if that is more than this part of it
+PACKET_BYTES_MAX = 65535  # of IPv4; the loopback interface says one more
+_DEFAULT = "threads auto, the default"
 SLACK = 2  # the window should hold so many times what is on its way
 
 
@@ -29,7 +35,7 @@ class Step:
 
     rate: bytes per second that the receiver's output took. lost_share: of the packets, sent again. rtt_us: under
     this load, 0 unknown. cpu_share: of a core, by this process. output_share: the receiver waited for its output.
-    window_share: the whole window was on its way. send_buffer_share, receive_buffer_share: the kernel held legs up
+    window_share: or not, but the whole window was in use. send_buffer_share, receive_buffer_share: legs were held up
     because a buffer was full, here or there.
     """
 
@@ -69,17 +75,48 @@ class Advice:
     commands: tuple[str, ...] = ()
 
 
-def verdict(step: Step) -> str:
+def verdict(step: Step, measured: Measured) -> str:
     """What kept it from being faster, in a few words."""
-    if step.output_share >= MUCH:
-        return "rx's output"
-    if step.window_share >= MUCH:
+    if _window_limits(step, measured):
         return "the window"
-    if (step.send_buffer_share or 0) >= BUFFER_FULL:
+    if _receiver_limits(step):
+        return "rx itself"
+    if _buffer_limits(step, step.send_buffer_share, measured):
         return "send buffers"
-    if (step.receive_buffer_share or 0) >= BUFFER_FULL:
+    if _buffer_limits(step, step.receive_buffer_share, measured):
         return "receive buffers"
     return "a core here" if step.cpu_share >= CORE_BUSY else "network, or rx"
+
+
+def _trip_us(measured: Measured) -> int:
+    return measured.connects_us[0] if measured.connects_us else 0
+
+
+def _queue(step: Step, measured: Measured) -> int:
+    """By how many percent the load makes the round trip longer."""
+    trip_us = _trip_us(measured)
+    return 100 * max(0, step.rtt_us - trip_us - JITTER_US) // trip_us if trip_us else 0
+
+
+def _window_limits(step: Step, measured: Measured) -> bool:
+    """It was full, and not because it waits at the receiver for its output: that would take no round trips."""
+    under_way = step.rate * step.rtt_us // S_US
+    return step.window_share >= MUCH and WINDOW_PART * under_way >= measured.window_bytes
+
+
+def _receiver_limits(step: Step) -> bool:
+    """Its output or its processor: from here they look the same."""
+    return step.output_share + step.window_share >= NEARLY_ALWAYS
+
+
+def _buffer_limits(step: Step, share: float | None, measured: Measured) -> bool:
+    """It was full, and not because the road is full and queues."""
+    return share is not None and share >= MUCH and _queue(step, measured) < QUEUE_PERCENT
+
+
+def at_an_end(step: Step) -> bool:
+    """One of the two ends decides, and not the network between them."""
+    return step.cpu_share >= CORE_BUSY or _receiver_limits(step)
 
 
 def recommend(measured: Measured) -> list[Advice]:
@@ -87,46 +124,39 @@ def recommend(measured: Measured) -> list[Advice]:
     if not measured.steps:
         return []
     best = max(measured.steps, key=lambda step: step.rate)
-    found = [_output(best), _legs(measured, best), _losses(measured), _window(measured, best)]
+    found = [_receiver(measured, best), _legs(measured, best), _losses(measured), _window(measured, best)]
     found += [_send_buffers(measured), _receive_buffers(measured), _packets(measured), _link(measured, best)]
     return [each for each in found if each is not None]
 
 
-def _output(best: Step) -> Advice | None:
-    if best.output_share < MUCH:
+def _receiver(measured: Measured, best: Step) -> Advice | None:
+    if _window_limits(best, measured) or not _receiver_limits(best):
         return None
     return Advice(
-        f"the receiver waited for its output {100 * best.output_share:.0f} % of the time: these figures say little "
-        "about the network. Let its output be /dev/null while this measures"
+        f"the receiver itself decides, with {format_bits(best.rate)}: its output, or a core there. Unless that output "
+        "is /dev/null these figures say little about the network"
     )
 
 
 def _legs(measured: Measured, best: Step) -> Advice:
     steps = measured.steps
-    busy = best.cpu_share >= CORE_BUSY
-    share = NEARLY_BUSY if busy else NEARLY
+    share = NEARLY_AT_AN_END if at_an_end(best) else NEARLY
     enough = next(step for step in steps if step.rate >= share * best.rate)
     before = [step for step in steps if step.legs < enough.legs]
-    rate = format_bits(enough.rate)
-    if enough.output_share >= MUCH:
-        return Advice("threads auto, the default: how many legs the network needs could not be measured")
-    if busy and enough.legs == steps[0].legs:
-        return Advice(f"threads auto, the default, or {enough.legs}: {rate} are what a core of this host can do")
-    if len(steps) == 1 or enough.legs == steps[0].legs:
-        return Advice(f"threads auto, the default, or {enough.legs}: {rate}, and more legs bring hardly more")
-    text = f"{plural(enough.legs, 'leg')} bring {rate}, {before[-1].legs} only {format_bits(before[-1].rate)}"
-    last = steps[-1]
-    grows = len(steps) > 1 and last is enough and last.rate >= STILL_GROWING * steps[-2].rate
-    if grows and last.legs >= THREADS_AUTO_MAX:
-        return Advice(f"threads {2 * last.legs} or more: {text}; auto, the default, stops at {THREADS_AUTO_MAX}")
-    if grows:
-        return Advice(f"threads auto, the default, or {2 * last.legs} and more: {text}, and still more would help")
-    return Advice(f"threads auto, the default, or {enough.legs}: {text}, and more than {enough.legs} bring hardly more")
+    best_known = f"{plural(enough.legs, 'leg')} bring{'s' if enough.legs == 1 else ''} {format_bits(enough.rate)}"
+    if not before:
+        return Advice(f"{_DEFAULT}, or threads {enough.legs}: {best_known}, more bring hardly more")
+    text = f"{best_known}, {before[-1].legs} only {format_bits(before[-1].rate)}"
+    if enough is not steps[-1] or enough.rate < STILL_GROWING * before[-1].rate:
+        return Advice(f"{_DEFAULT}, or threads {enough.legs}: {text}, and more bring hardly more")
+    if enough.legs >= THREADS_AUTO_MAX:
+        return Advice(f"threads {2 * enough.legs} or more: {text}; auto, the default, stops at {THREADS_AUTO_MAX}")
+    return Advice(f"{_DEFAULT}, or threads {2 * enough.legs} or more: {text}, and still more would help")
 
 
 def _losses(measured: Measured) -> Advice | None:
-    shares = [step.lost_share for step in measured.steps if step.lost_share is not None]
-    worst = max(shares, default=0.0)
+    lossy = [step for step in measured.steps if _queue(step, measured) < QUEUE_PERCENT]  # else the queue overflows
+    worst = max((step.lost_share or 0.0 for step in lossy), default=0.0)
     if worst < LOSSY or measured.congestion == "bbr":
         return None
     slows = f"{measured.congestion or 'the congestion control'} slows down for each loss"
@@ -137,9 +167,9 @@ def _losses(measured: Measured) -> Advice | None:
 
 
 def _window(measured: Measured, best: Step) -> Advice | None:
-    trip_us = measured.connects_us[0] if measured.connects_us else 0
+    trip_us = _trip_us(measured)
     needed = SLACK * best.rate * trip_us // S_US
-    if best.window_share >= MUCH and best.output_share < MUCH:
+    if _window_limits(best, measured):
         needed = max(needed, 2 * measured.window_bytes)
         why = f"all of it was on its way {100 * best.window_share:.0f} % of the time"
     else:
@@ -151,29 +181,24 @@ def _window(measured: Measured, best: Step) -> Advice | None:
     return Advice(f"window {spell_size(window)} on both sides: {why}")
 
 
-def _worst(shares: Sequence[float | None]) -> float:
-    return max((share for share in shares if share is not None), default=0.0)
-
-
 def _send_buffers(measured: Measured) -> Advice | None:
-    share = _worst([step.send_buffer_share for step in measured.steps])
-    if share < BUFFER_FULL:
+    held_up = [step for step in measured.steps if verdict(step, measured) == "send buffers"]
+    if not held_up:
         return None
-    text = f"a leg was held up by its send buffer {100 * share:.0f} % of the time; on this host:"
+    text = f"legs, {held_up[0].legs} for one, were held up by their send buffers; on this host:"
     return Advice(text, (f"sysctl -w net.ipv4.tcp_wmem='4096 16384 {BUFFER_BYTES_ADVISED}'",))
 
 
 def _receive_buffers(measured: Measured) -> Advice | None:
-    steps = [step for step in measured.steps if step.output_share < MUCH]
-    share = _worst([step.receive_buffer_share for step in steps])
-    if share < BUFFER_FULL:
+    held_up = [step for step in measured.steps if verdict(step, measured) == "receive buffers"]
+    if not held_up:
         return None
-    text = f"a leg was held up by rx's receive buffer {100 * share:.0f} % of the time; on the receiver's host:"
+    text = f"legs, {held_up[0].legs} for one, were held up by rx's receive buffers; on the receiver's host:"
     return Advice(text, (f"sysctl -w net.ipv4.tcp_rmem='4096 131072 {BUFFER_BYTES_ADVISED}'",))
 
 
 def _packets(measured: Measured) -> Advice | None:
-    if not measured.path_mtu or measured.path_mtu >= measured.interface_mtu:
+    if not measured.path_mtu or measured.path_mtu >= min(measured.interface_mtu, PACKET_BYTES_MAX):
         return None
     return Advice(
         f"something on the way takes packets of {measured.path_mtu} bytes, {measured.interface} sends up to "

@@ -18,7 +18,7 @@ PIPES_LEAST = 16  # pipes of full size that a user should be able to have: a few
 PIPES_ADVISED = 256
 PAGES = "fs.pipe-user-pages-soft"
 LONG_US = 100 * MS_US  # the round trip for which buffers are judged
-PAYLOAD_SHARE = 2  # the kernel counts its own bookkeeping too: about one part in so many of a buffer is payload
+PAYLOAD_PERCENT = {"sends": 80, "receives": 50}  # of a buffer; the kernel counts its own bookkeeping too
 BUFFER_BYTES_LEAST = 1 * MIB  # one leg then carries some 40 Mbit/s over the long round trip
 BUFFER_BYTES_WANTED = 16 * MIB  # eight legs, which is what `auto` starts with, then hold the default window
 BUFFER_BYTES_ADVISED = 32 * MIB
@@ -69,7 +69,7 @@ def _buffer(host: Host, name: str, setting: str, side: str) -> list[Finding]:
     if sizes is None or len(sizes) != 3:
         return [unknown(name, f"{setting} cannot be read")]
     least, usual, most = sizes
-    rate = most / PAYLOAD_SHARE * S_US / LONG_US
+    rate = most * PAYLOAD_PERCENT[side] / 100 * S_US / LONG_US
     value = f"{format_bytes(most)} at most"
     why = (
         f"a leg {side} up to {format_bits(rate)} over 100 ms, "

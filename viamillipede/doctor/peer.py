@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import psutil
 
-from viamillipede.aio.sockets import check_congestion
+from viamillipede.aio.sockets import check_congestion, unacked_bytes
 from viamillipede.aio.tx import Transmitter
 from viamillipede.aio.tx_leg import TxConnection
 from viamillipede.config import MIB, MS_US, S_US, Address, DoctorConfig, TxConfig
-from viamillipede.doctor.advice import STILL_GROWING, Measured, Step
+from viamillipede.doctor.advice import MUCH, STILL_GROWING, Measured, Step, at_an_end
 from viamillipede.doctor.host import Host
 from viamillipede.doctor.tcp_info import TcpInfo, congestion_of, tcp_info
 from viamillipede.errors import LimitReached, UsageError
@@ -36,6 +36,7 @@ MEASURE_US_MIN = 1200 * MS_US
 MEASURE_TRIPS = 5
 BUDGET_US = 15 * S_US  # no step begins that would end later
 END_US = 10 * S_US  # the rest of the test stream has to be delivered by then
+FULL_PERCENT = 70  # of the buffer is data; the rest is the kernel's bookkeeping
 NAME = "doctor"  # of the stream: a receiver that takes certain names only is not met by accident
 BLOCK_BYTES = 1 * MIB
 
@@ -73,13 +74,17 @@ class _Mark:
     ticks: int = 0
     output_ticks: int = 0
     window_ticks: int = 0
+    leg_ticks: int = 0
+    full_ticks: int = 0  # of legs whose send buffer was full, and as large as it may be
 
 
 class Probe(Transmitter):
     """A transmitter that measures instead of reading an input. `steps`: what it has found so far."""
 
-    def __init__(self, config: TxConfig) -> None:
+    def __init__(self, config: TxConfig, host: Host) -> None:
         super().__init__(config)
+        self._host = host
+        self._buffer_bytes = (host.sysctl_numbers("net.ipv4.tcp_wmem") or [0])[-1]  # the most there may be; 0: unknown
         self.stream = TestStream()
         self.source = self.stream
         self.steps: list[Step] = []
@@ -160,7 +165,12 @@ class Probe(Transmitter):
         window = self.session.window
         mark.ticks += 1
         mark.output_ticks += self.session.rx_waits_output
-        mark.window_ticks += window.limit_bytes == window.window_bytes and not window.room_bytes()
+        full = window.limit_bytes == window.window_bytes and not window.room_bytes()
+        mark.window_ticks += full and not self.session.rx_waits_output
+        for connection in self.connections.values():
+            if connection.sock is not None:
+                mark.leg_ticks += 1
+                mark.full_ticks += self._is_full(connection.sock)
         if now - mark.at_us < self._measure_us():
             return
         self.steps.append(self._step(mark, now))
@@ -174,8 +184,19 @@ class Probe(Transmitter):
         else:
             self.end(now)
 
+    def _is_full(self, sock: socket.socket) -> bool:
+        """Whether the send buffer is as large as it may be, and holds what fits."""
+        most = self._buffer_bytes
+        return (
+            most > 0
+            and sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) >= most
+            and 100 * unacked_bytes(sock) >= FULL_PERCENT * most
+        )
+
     def _still_grows(self) -> bool:
-        return len(self.steps) > 1 and self.steps[-1].rate >= STILL_GROWING * self.steps[-2].rate
+        if len(self.steps) < 2 or at_an_end(self.steps[-1]):
+            return False
+        return self.steps[-1].rate >= STILL_GROWING * self.steps[-2].rate
 
     def end(self, now: int) -> None:
         """Previous states: any. Next: ending. The stream ends as every stream does."""
@@ -198,22 +219,25 @@ class Probe(Transmitter):
             return sum(getattr(after, name) - getattr(before, name) for before, after in pairs)
 
         sent, busy_us = gained("sent"), gained("busy_us")
+        output_share, moved = mark.output_ticks / mark.ticks, self.session.window.written - mark.delivered
+        if output_share < MUCH and infos:  # what has been acknowledged does not jump, as what is in order does
+            moved = gained("acked_bytes")
         trips_us = [info.rtt_us for info in infos.values() if info.rtt_us]
         return Step(
             legs=self._legs(),
-            rate=(self.session.window.written - mark.delivered) * S_US // elapsed_us,
+            rate=moved * S_US // elapsed_us,
             lost_share=gained("sent_again") / sent if sent else None,
             rtt_us=sum(trips_us) // len(trips_us) if trips_us else 0,
             cpu_share=(time.process_time() - mark.cpu_s) * S_US / elapsed_us,
-            output_share=mark.output_ticks / mark.ticks,
+            output_share=output_share,
             window_share=mark.window_ticks / mark.ticks,
-            send_buffer_share=gained("send_buffer_us") / busy_us if busy_us else None,
+            send_buffer_share=mark.full_ticks / mark.leg_ticks if mark.leg_ticks and self._buffer_bytes else None,
             receive_buffer_share=gained("receive_buffer_us") / busy_us if busy_us else None,
         )
 
     # ---- what was found -------------------------------------------------------------------------
-    def measured(self, host: Host) -> Measured:
-        """All of it, as far as it came. `host`: knows the interfaces."""
+    def measured(self) -> Measured:
+        """All of it, as far as it came."""
         name, mtu = _interface(self.local_address)
         return Measured(
             address=str(self.config.addresses[0]),
@@ -222,7 +246,7 @@ class Probe(Transmitter):
             path_mtu=self.path_mtu,
             interface=name,
             interface_mtu=mtu,
-            interface_mbit=(host.speed_mbit(name) or 0) if name else 0,
+            interface_mbit=(self._host.speed_mbit(name) or 0) if name else 0,
             congestion=self.congestion,
             bbr=_has_bbr(),
             window_bytes=self.session.window.window_bytes,

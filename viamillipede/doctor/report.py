@@ -100,13 +100,13 @@ def peer_text(measured: Measured, advice: Sequence[Advice], colour: bool) -> str
     paper.heading(f"The way to {measured.address}")
     for name, value in _facts(measured):
         paper.paragraph(value, 4 + _NAME_COLUMNS, f"  {name:{_NAME_COLUMNS + 2}}")
-    paper.lines += ["", "  legs            rate          of it sent again   round trip   what it waited for"]
+    paper.lines += ["", "  legs                 rate        sent again   round trip   held up by"]
     for step in measured.steps:
         again = f"{100 * step.lost_share:.2f} %" if step.lost_share is not None else "unknown"
         trip = format_duration_us(step.rtt_us) if step.rtt_us else "unknown"
         paper.lines.append(
-            f"  {step.legs:4} {format_rate(step.rate):>13} {format_bits(step.rate):>12}"
-            f" {again:>10} {trip:>13}   {verdict(step)}"
+            f"  {step.legs:4} {format_rate(step.rate):>14} {format_bits(step.rate):>13}"
+            f" {again:>10} {trip:>12}   {verdict(step, measured)}"
         )
     paper.heading("Recommended")
     for each in advice:
@@ -171,7 +171,7 @@ def peer_as_json(measured: Measured, advice: Sequence[Advice]) -> dict[str, Any]
                 "window_share": step.window_share,
                 "send_buffer_share": step.send_buffer_share,
                 "receive_buffer_share": step.receive_buffer_share,
-                "waits_for": verdict(step),
+                "waits_for": verdict(step, measured),
             }
             for step in measured.steps
         ],

@@ -5,15 +5,17 @@ import struct
 import sys
 from dataclasses import dataclass
 
-_BYTES = 192  # up to tcpi_sndbuf_limited: Linux 4.10
+_BYTES = 184  # up to tcpi_rwnd_limited: Linux 4.10
 _AT = {"mss": 16, "path_mtu": 60, "rtt_us": 68, "sent_again": 100, "min_rtt_us": 148, "sent": 156}  # 32 bits each
-_AT_LONG = {"busy_us": 168, "receive_buffer_us": 176, "send_buffer_us": 184}  # 64 bits each
+_AT_LONG = {"acked_bytes": 120, "busy_us": 168, "receive_buffer_us": 176}  # 64 bits each
 
 
 @dataclass(frozen=True, slots=True)
 class TcpInfo:
-    """sent, sent_again: packets with data. busy_us: there was something to send; of it, the time that the other
-    host's window, or the buffer here, was what held it up."""
+    """sent, sent_again: packets with data. acked_bytes: by the next host. busy_us: there was something to send.
+
+    Of that time, receive_buffer_us: the other host's window held it up.
+    """
 
     mss: int = 0
     path_mtu: int = 0
@@ -21,9 +23,9 @@ class TcpInfo:
     min_rtt_us: int = 0
     sent: int = 0
     sent_again: int = 0
+    acked_bytes: int = 0
     busy_us: int = 0
     receive_buffer_us: int = 0
-    send_buffer_us: int = 0
 
 
 def tcp_info(sock: socket.socket) -> TcpInfo | None:

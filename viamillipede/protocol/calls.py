@@ -95,6 +95,8 @@ class Caller(Contact):
 
     def on_greeting_refused(self, rank: int, verdict: Verdict) -> str:
         """We have refused the greeting that our call brought. Returns why; a Failure if that is final."""
+        if verdict is Verdict.NAME:
+            return self.on_refused_for_good(rank, "the transmitter's stream has another name than those that are taken")
         if verdict is not Verdict.BUSY:
             return self.on_refused_for_good(rank, "the transmitter greets as none that could be ours")
         final = "the transmitter was started anew and does not have this stream"

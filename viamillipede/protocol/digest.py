@@ -65,6 +65,7 @@ class Comparison:
 
     def __init__(self, features: int) -> None:
         self.own = agreed(features)  # to be given the input; None: no digest is taken
+        self.compared = self.own is None  # and they were the same
         self._theirs: bytes | None = None
 
     def on_theirs_untrusted(self, payload: bytes, whole: bool) -> None:
@@ -78,10 +79,10 @@ class Comparison:
         return None if self.own is None or self._theirs is None else encode_control(Kind.SUM, payload=self.own.value())
 
     def check(self) -> None:
-        """rx has been answered. IntegrityError if the digests differ."""
-        theirs, self._theirs = self._theirs, None
-        if self.own is not None and theirs is not None:
-            compare(self.own, theirs)
+        """rx has been answered. IntegrityError if the digests differ; then `answer` stays: every leg shall hear it."""
+        if self.own is not None and self._theirs is not None:
+            compare(self.own, self._theirs)
+            self.compared, self._theirs = True, None
 
 
 class Verification:

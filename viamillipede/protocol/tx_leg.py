@@ -9,15 +9,14 @@ estimation), from the latest drain before the frame was given, so that a pause o
 
 from dataclasses import dataclass
 
-from viamillipede.config import KIB, MS_US, S_US
+from viamillipede.config import KIB, S_US
 from viamillipede.protocol.control import ControlDecoder
 from viamillipede.protocol.send_window import Frame
 from viamillipede.protocol.wire import HEADER_BYTES
 
 FRAME_BYTES_LEAST = 16 * KIB  # also until a leg's rate is known: a throttled leg must not hoard more
 FRAME_FRACTION = 20  # a frame occupies its leg for about a twentieth of a second
-HOARD_US = 100 * MS_US  # between the next host's kernel and rx there may be as much as takes this long ...
-HOARD_FRAMES = 2  # ... or so many frames, whichever is more
+HOARD_FRAMES = 2  # between the next host's kernel and rx there may be so many: at least a tenth of a second of the leg
 UNKNOWN_US = 1 * S_US  # how long a frame takes on a leg that has not brought any
 
 
@@ -124,7 +123,7 @@ class TxLeg:
 
     def hoards(self) -> bool:
         """Something on the way takes more than it passes on: no more for now."""
-        limit_bytes = max(HOARD_FRAMES * self.frame_bytes(), self.rate * HOARD_US // S_US)
+        limit_bytes = HOARD_FRAMES * self.frame_bytes()
         if self.backlog_bytes() - self.unacked_bytes <= limit_bytes:
             return False
         left = [

@@ -284,6 +284,8 @@ class TxSession(Contact):
         elif header.kind is Kind.DONE:
             if not self.window.end_cut or header.offset != self.window.cut_end:
                 raise FrameError("the receiver calls a stream done that has not ended")
+            if not self.digest.compared:
+                raise FrameError("the receiver calls a stream done whose digest it has not told")
             self.done = True
         elif header.kind is Kind.DIGEST:
             self.digest.on_theirs_untrusted(payload, self.window.end_cut and header.offset == self.window.cut_end)

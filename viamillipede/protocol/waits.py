@@ -108,5 +108,5 @@ def verdict(shares: Sequence[float], total_us: int, path: str) -> str:
     if shares[worst] < CLEAR:
         return "bottleneck: none in particular"
     where = f" ({path})" if worst is Wait.NETWORK and path else ""
-    others = "".join(f"; {NAMES[wait]} {shares[wait]:.0%}" for wait in rest)
-    return f"bottleneck: {NAMES[worst]}{where}, {shares[worst]:.0%} of the time{others}".replace("%", " %")
+    others = "".join(f"; {NAMES[wait]} {100 * shares[wait]:.0f} %" for wait in rest)
+    return f"bottleneck: {NAMES[worst]}{where}, {100 * shares[worst]:.0f} % of the time{others}"
