@@ -49,7 +49,7 @@ def _answer(argv: list[str]) -> int | None:
         write_stderr(USAGE[USAGE.index("Usage:") : USAGE.index("\n\nOne side")] + "\n" + HINT)
         return int(Exit.USAGE)
     argv = argv[: argv.index("--")] if "--" in argv else argv  # what is behind it is not for us
-    if argv[:1] == ["completion"]:
+    if argv[:1] == ["completion"] and not {"--help", "-h", "help"} & set(argv):
         from viamillipede.completion import complete
 
         return print_all(complete(argv[1:]))
@@ -101,6 +101,10 @@ def _run(config: TxConfig | RxConfig | DoctorConfig) -> int:
         from viamillipede.aio.tx import transmit
 
         return transmit(config)
-    from viamillipede.aio.rx import receive
+    if config.keep:
+        from viamillipede.aio.keeper import keep
+
+        return keep(config)
+    from viamillipede.aio.receive import receive
 
     return receive(config)

@@ -61,16 +61,20 @@ def _text(path: Path) -> str:
     """The contents of a file; "" if there is none. Raises UsageError."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would hold us for ever
-        with open(fd, "rb") as file:
+        try:
             kind = os.fstat(fd).st_mode
             if not stat.S_ISREG(kind) and not stat.S_ISCHR(kind):  # /dev/null means: nothing
-                raise UsageError(f"{path}: this is no regular file")
-            data = file.read(FILE_BYTES_MAX + 1)
+                what = "a directory" if stat.S_ISDIR(kind) else "no regular file"
+                raise UsageError(f"{path}: this is {what}; a file with lines like 'threads 16' belongs there")
+            with open(fd, "rb", closefd=False) as file:
+                data = file.read(FILE_BYTES_MAX + 1)
+        finally:
+            os.close(fd)
     except (FileNotFoundError, NotADirectoryError):
         return ""
-    except IsADirectoryError:
-        raise UsageError(f"{path}: this is a directory; a file with lines like 'threads 16' belongs there") from None
     except OSError as error:
+        if isinstance(error, PermissionError) and not os.access(path.parent, os.X_OK):
+            return ""  # the HOME of somebody else, left over in the environment
         raise UsageError(f"{path}: cannot be read: {error.strerror}; mend its permissions or remove it") from error
     if len(data) > FILE_BYTES_MAX:
         raise UsageError(f"{path}: a configuration is at most {FILE_BYTES_MAX // 1024} KiB long")

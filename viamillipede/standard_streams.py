@@ -69,7 +69,7 @@ def outcome_of(speaker: str, run: Callable[[], int], json: bool = False) -> int:
     try:
         return run()
     except UsageError as error:
-        complain(PROGRAM, str(error), json=json)
+        complain(speaker if json else PROGRAM, str(error), json=json)
         if not json:
             write_stderr(HINT)
         return int(error.exit_status)

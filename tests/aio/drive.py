@@ -346,7 +346,11 @@ def end(seq: int, total: int) -> bytes:
 
 async def finish(peer: Peer, task: "asyncio.Task[None]", total: int) -> None:
     """DONE is heard, BYE is said, the program ends well."""
-    header, _ = await peer.hear(Kind.DONE)
+    header, payload = await peer.message()
+    while header.kind is not Kind.DONE:
+        if header.kind is Kind.DIGEST:
+            await peer.say(encode_control(Kind.SUM, payload=payload))
+        header, payload = await peer.message()
     assert header.offset == total
     await peer.say(BYE)
     await task

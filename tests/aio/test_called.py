@@ -217,6 +217,7 @@ async def test_bye_is_said_on_a_leg_that_comes_when_the_others_were_full(pipe: P
         await until(lambda: connection.sock is None)
         again, _ = await call_to(port)
         with again.sock:
+            assert (await again.message())[0].kind is Kind.WAITS
             assert (await again.message())[0].kind is Kind.BYE
         await task
 

@@ -16,6 +16,7 @@ from viamillipede.aio.log import Log
 from viamillipede.config import Address, RxConfig
 from viamillipede.errors import FrameError, SessionRefused
 from viamillipede.protocol.contact import Contact
+from viamillipede.protocol.wire import VERSION
 
 
 @dataclass
@@ -140,7 +141,7 @@ async def test_who_speaks_another_version_is_refused_for_good() -> None:
         made.dialler.dial()
         await until(lambda: made.errors)
         assert isinstance(made.errors[0], SessionRefused)
-        assert "the listener speaks version 9 of the protocol, we 1" in str(made.errors[0])
+        assert f"the listener speaks version 9 of the protocol, we {VERSION}" in str(made.errors[0])
         assert made.met[0][0].fileno() < 0
 
 

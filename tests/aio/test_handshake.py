@@ -172,7 +172,7 @@ async def test_who_calls_and_is_refused_waits_for_no_greeting(pair: Any) -> None
         (b"SSH-2.0", FrameError, "not viamillipede"),
         (ACCEPTED.encode() + b"SSH-2.0", FrameError, "not viamillipede"),
         (b"vmlp\x09", AnotherVersion, "speaks version 9"),
-        (ACCEPTED.encode() + CALL.encode() + bytes(32), FrameError, "damaged greeting"),
+        (ACCEPTED.encode() + CALL.encode() + bytes(GREETING_BYTES - CALL_BYTES), FrameError, "damaged greeting"),
     ],
 )
 async def test_an_answer_to_a_call_that_is_none(pair: Any, said: bytes, error: type[FrameError], reason: str) -> None:

@@ -18,6 +18,7 @@ from viamillipede.aio import handshake
 from viamillipede.aio import listener as module
 from viamillipede.aio.listener import Listener
 from viamillipede.aio.log import Log
+from viamillipede.aio.systemd import Service
 from viamillipede.config import MS_US, Address
 from viamillipede.errors import FrameError, NoContact
 from viamillipede.protocol.wire import (
@@ -29,6 +30,8 @@ from viamillipede.protocol.wire import (
     decode_answer_untrusted,
 )
 
+ANOTHER = f"it speaks version {VERSION + 1} of the protocol, we {VERSION}"
+
 
 class Stage:
     """What a listener needs of a program. `legs`: the connections that became one."""
@@ -36,6 +39,7 @@ class Stage:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.log = Log("rx", 3)
+        self.service = Service.taken({})
         self.outcome: asyncio.Future[None] = self.loop.create_future()
         self.tasks: set[asyncio.Task[None]] = set()
         self.legs: list[tuple[socket.socket, Address]] = []
@@ -204,7 +208,7 @@ STRANGERS = {
     "half a call": (CALL.encode()[:20], None, "closed in its call"),
     "a damaged call": (CALL.encode()[:-1] + b"\0", None, "damaged call: its hash is wrong"),
     "no answer to our greeting": (b"", None, "closed before it answered"),
-    "another version": (bytes([*b"vmlp", VERSION + 1]), Verdict.VERSION, "it speaks version 2 of the protocol, we 1"),
+    "another version": (bytes([*b"vmlp", VERSION + 1]), Verdict.VERSION, ANOTHER),
     "another receiver": (CALL.encode(), Verdict.BUSY, "it is another receiver than ours"),
     "a path that cannot be": (
         Call(b"receiver", 0, 1, 1, bytes(4)).encode(), Verdict.MALFORMED, "a call with values that cannot be"

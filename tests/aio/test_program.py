@@ -11,9 +11,10 @@ import pytest
 from tests.aio.drive import turns, until
 from viamillipede.aio import program as module
 from viamillipede.aio.clock import now_us
+from viamillipede.aio.observer import Observer
 from viamillipede.aio.poller import WRITE
 from viamillipede.aio.program import Program
-from viamillipede.config import MS_US, S_US
+from viamillipede.config import MS_US, S_US, RxConfig, TxConfig
 from viamillipede.errors import HungUp, Interrupted, LocalIOError, PeerLost, Terminated
 from viamillipede.protocol.presence import Presence
 
@@ -22,7 +23,8 @@ class MadeUp(Program):
     """A program without a session: its parts do what the test gives it."""
 
     def __init__(self, verbose: int = 0) -> None:
-        super().__init__("tx", verbose)
+        super().__init__("tx", TxConfig(verbose=verbose))
+        self.observer = Observer(TxConfig(), self.log, None, now_us())
         self.presence = Presence(None, 10 * S_US, 900 * S_US, now_us())
         self.on_start: Callable[[], None] = lambda: None
         self.ticking: Callable[[], None] = lambda: None
@@ -389,7 +391,7 @@ async def test_before_the_first_contact_there_is_no_outage(capfd: pytest.Capture
 
 
 async def test_what_the_roles_must_fill_in() -> None:
-    program = Program("rx", 0)
+    program = Program("rx", RxConfig(verbose=0))
     for call in (program.start, lambda: program.on_tick(0), program.on_alarm, program.dump):
         with pytest.raises(NotImplementedError):
             call()

@@ -13,6 +13,8 @@ from viamillipede.aio import listener as module
 from viamillipede.config import LEGS_MAX, MS_US
 from viamillipede.protocol.wire import ANSWER_BYTES, VERSION, Kind, Verdict, decode_answer_untrusted
 
+ANOTHER = f"it speaks version {VERSION + 1} of the protocol, we {VERSION}"
+
 OTHER_VERSION = bytes([*b"vmlp", VERSION + 1])
 STRANGERS = {
     "HTTP": (b"GET / HTTP/1.1\r\nHost: example\r\n\r\n", None, "not viamillipede"),
@@ -20,7 +22,11 @@ STRANGERS = {
     "port scan": (b"", None, "closed before it greeted"),
     "half a greeting": (greeting()[:40], None, "closed in its greeting"),
     "a damaged greeting": (greeting()[:-1] + b"\0", None, "damaged greeting: its hash is wrong"),
-    "another version": (OTHER_VERSION, Verdict.VERSION, "it speaks version 2 of the protocol, we 1"),
+    "another version": (
+        OTHER_VERSION,
+        Verdict.VERSION,
+        ANOTHER,
+    ),
     "another session": (greeting(session=bytes(15) + b"x"), Verdict.BUSY, "it belongs to another stream"),
     "another checkphrase": (greeting(checkphrase=b"else"), Verdict.CHECKPHRASE, "it has another checkphrase"),
     "another receiver": (greeting(receiver=b"somebody"), Verdict.UNKNOWN, "it looks for another receiver"),

@@ -1,5 +1,6 @@
 """What a service manager hands over and is told, with real sockets; and our units, with the tools of systemd."""
 
+import contextlib
 import fcntl
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -270,26 +272,78 @@ connection.sendall(repr(sorted(name for name in os.environ if name[:4] in ("LIST
 """
 
 
-@needs("systemd-socket-activate")
-def test_started_by_a_connection(tmp_path: Path) -> None:
+@contextlib.contextmanager
+def activated(tmp_path: Path, *command: str, **variables: str) -> Iterator[tuple[Any, Any, socket.socket]]:
+    """A program that the first connection starts, writing into a file: address, process, and its manager's socket."""
     name = str(tmp_path / "notify")
     with listener() as chosen:  # the activator does not take port 0
         address = chosen.getsockname()
-    command = ["systemd-socket-activate", "-l", "{}:{}".format(*address)]
-    command += ["-E", f"NOTIFY_SOCKET={name}", "-E", f"PYTHONPATH={ROOT}"]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+    said = {"NOTIFY_SOCKET": name, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), **variables}
+    passed = [word for variable, text in said.items() for word in ("-E", f"{variable}={text}")]
+    activator = ["systemd-socket-activate", "-l", "{}:{}".format(*address), *passed, sys.executable, *command]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, open(tmp_path / "output", "wb") as output:
         manager.bind(name)
         manager.settimeout(PATIENCE_S)
-        with subprocess.Popen([*command, sys.executable, "-c", STAND_IN], stderr=subprocess.PIPE) as activator:
+        with subprocess.Popen(
+            [word.replace("PORT", str(address[1])) for word in activator],
+            stdout=output,
+            stderr=subprocess.PIPE,
+        ) as process:
             try:
-                assert activator.stderr is not None
-                assert b"Listening on" in activator.stderr.readline()
-                with socket.create_connection(address, PATIENCE_S) as connection:
-                    assert connection.recv(4096) == b"[]"
-                assert manager.recv(4096) == b"READY=1\n"
-                assert activator.wait(PATIENCE_S) == 0
+                assert process.stderr is not None
+                assert b"Listening on" in process.stderr.readline()
+                yield address, process, manager
             finally:
-                activator.kill()
+                process.kill()
+
+
+@needs("systemd-socket-activate")
+def test_started_by_a_connection(tmp_path: Path) -> None:
+    with activated(tmp_path, "-c", STAND_IN) as (address, process, manager):
+        with socket.create_connection(address, PATIENCE_S) as connection:
+            assert connection.recv(4096) == b"[]"
+        assert manager.recv(4096) == b"READY=1\n"
+        assert process.wait(PATIENCE_S) == 0
+
+
+def transmit(address: Any, data: bytes, *words: str) -> int:
+    """The exit status of a tx that sends `data` there."""
+    command = [sys.executable, "-m", "viamillipede", "tx", address[0], str(address[1]), "verbose", "0", *words]
+    return subprocess.run(command, input=data, cwd=ROOT, timeout=2 * PATIENCE_S, check=False).returncode
+
+
+@needs("systemd-socket-activate")
+@pytest.mark.slow
+def test_rx_as_a_service(tmp_path: Path) -> None:
+    words = ("-m", "viamillipede", "rx", "PORT")
+    with activated(tmp_path, *words) as (address, process, manager):
+        assert transmit(address, b"data") == 0
+        assert process.wait(PATIENCE_S) == 0
+        assert (tmp_path / "output").read_bytes() == b"data"
+        assert manager.recv(4096) == b"READY=1\n"
+        assert manager.recv(4096).endswith(b"STOPPING=1\n")
+
+
+@needs("systemd-socket-activate")
+@pytest.mark.slow
+def test_rx_that_keeps_on_as_a_service(tmp_path: Path) -> None:
+    sink = tmp_path / "rx.sink"
+    sink.write_text(f'#!/bin/sh\n{{ cat; env; }} > "{tmp_path}/$VIAMILLIPEDE_NAME"\n')
+    sink.chmod(0o755)
+    words = ("-m", "viamillipede", "rx", "PORT", "keep", "--", str(sink))
+    with activated(tmp_path, *words, WATCHDOG_USEC="1000000") as (address, process, manager):
+        for name in ("one", "two"):
+            assert transmit(address, b"data of " + name.encode() + b"\n", "name", name) == 0
+            text = (tmp_path / name).read_text()
+            assert text.startswith(f"data of {name}\n")
+            assert not re.findall("^(?:NOTIFY|LISTEN|WATCHDOG)_", text, re.MULTILINE)
+        assert manager.recv(4096) == b"READY=1\n"
+        while manager.recv(4096) != b"WATCHDOG=1\n":
+            continue
+        process.terminate()
+        assert process.wait(PATIENCE_S) == Exit.TERMINATED
+        while not (said := manager.recv(4096)).endswith(b"STOPPING=1\n"):
+            assert said.startswith((b"WATCHDOG=1\n", b"STATUS="))
 
 
 @needs("systemd-analyze")

@@ -36,6 +36,7 @@ from viamillipede.errors import (
 from viamillipede.protocol.tx_leg import HOARD_FRAMES
 from viamillipede.protocol.wire import (
     FEATURE_CHECKSUM,
+    VERSION,
     Answer,
     Kind,
     Verdict,
@@ -222,7 +223,7 @@ async def test_another_versions_receiver(pipe: Pipe) -> None:
             sock, _ = await asyncio.get_running_loop().sock_accept(server)
             with sock:
                 await Peer(sock).say(b"vmlp\x09")
-                with pytest.raises(SessionRefused, match="speaks version 9 of the protocol, we 1"):
+                with pytest.raises(SessionRefused, match=f"speaks version 9 of the protocol, we {VERSION}"):
                     await task
 
 

@@ -28,6 +28,7 @@ QUOTED_LINES, QUOTED_BYTES = 8, 1500  # of its standard error, told to the other
 LINE_BYTES_MAX = 400  # of one of these
 READ_BYTES = 64 * KIB
 GONE_POLL_US = 20 * MS_US
+KILLED_US = 1 * S_US  # for what was killed to be gone
 
 # Its output is the command's input. "end": let go of that, the stream is whole; "well": the command has ended.
 _GUARDIAN = f"""
@@ -38,6 +39,8 @@ kill -s TERM -- "-$1"
 n={COMMAND_END_US * 10 // S_US}
 while [ $n -gt 0 ] && kill -s 0 -- "-$1"; do sleep 0.1; n=$((n - 1)); done
 kill -s KILL -- "-$1"
+# Not ours to end, and alive: its input stays open, or it would take this for the end of the stream.
+while said=; IFS= read -r said <"/proc/$1/cmdline"; [ -n "$said" ]; do sleep 1; done
 """
 
 
@@ -48,6 +51,7 @@ class Command:
         self.argv, self._role, self._log, self._on_exit = argv, role, log, on_exit
         self._loop = asyncio.get_running_loop()
         self.started = False
+        self._foreign = False  # it may not be signalled
         self.status: int | None = None  # as subprocess has it: below 0 it was that signal
         self.ended = asyncio.Event()
         self._lines: deque[str] = deque(maxlen=QUOTED_LINES)
@@ -103,10 +107,10 @@ class Command:
         except ProcessLookupError:
             pass  # all of it has ended
         except PermissionError:
-            self._log.say(WARNING, f"the {self._role} runs as another user and cannot be ended from here")
+            self._foreign = True
 
     def _is_gone(self) -> bool:
-        """Whether it has ended, and all that it has started."""
+        """Whether it has ended, and all that it has started and that is ours to end."""
         if self.status is None:
             return not self.started
         try:
@@ -118,12 +122,18 @@ class Command:
     async def end(self, hurry: asyncio.Event) -> None:
         """It was told to end: see to it that it does, and all that it has started, in COMMAND_END_US or a hurry."""
         deadline_us = now_us() + COMMAND_END_US
-        while not self._is_gone() and now_us() < deadline_us and not hurry.is_set():
+        while not (self._is_gone() or self._foreign or hurry.is_set()) and now_us() < deadline_us:
             with contextlib.suppress(TimeoutError):  # no event tells when a process group has become empty
                 await asyncio.wait_for(hurry.wait(), GONE_POLL_US / S_US)
-        if not self._is_gone():
-            self.signal(signal.SIGKILL)
-            await self.ended.wait()
+        if self._is_gone():
+            return
+        self.signal(signal.SIGKILL)
+        with contextlib.suppress(TimeoutError):  # another user's, or a kernel that does not let go of it
+            await asyncio.wait_for(self.ended.wait(), KILLED_US / S_US)
+        if self.status is None:
+            why = "runs as another user and cannot be ended from here" if self._foreign else "does not end"
+            pid = self._process.pid
+            self._log.say(WARNING, f"the {self._role} {self.name()} {why}; it is left without input: kill {pid}")
 
     def let_go(self) -> None:
         """The stream is whole: the guardian shall not hold the command's input open any more."""

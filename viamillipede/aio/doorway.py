@@ -58,8 +58,6 @@ class Doorway:
     on_greeting: makes a leg of a connection that has greeted, or raises OpeningRefused or OSError.
     """
 
-    strangers = 0  # who listens counts them
-
     def __init__(
         self,
         program: "Program",

@@ -22,7 +22,8 @@ from viamillipede.aio.listener import Listener
 from viamillipede.aio.log import EVENT, WARNING
 from viamillipede.aio.observer import Observer
 from viamillipede.aio.program import Program
-from viamillipede.aio.rx import REFUSALS, receive
+from viamillipede.aio.receive import receive
+from viamillipede.aio.rx import REFUSALS
 from viamillipede.aio.sockets import raise_descriptor_limit
 from viamillipede.aio.spawner import END_US, Ended, Spawner
 from viamillipede.aio.systemd import Service

@@ -42,7 +42,8 @@ class Program:
         self.observer: Observer
         self.meter = Meter()
         self.contact_us = 0
-        self.listener: Listener | Doorway | None = None  # of the side that does not dial
+        self.doorway: Doorway | None = None  # of a stream for which another process listens
+        self.listener: Listener | None = None  # of the side that does not dial
         self.command: Command | None = None  # the source or the sink
         self._group: asyncio.TaskGroup
         self._tasks: set[asyncio.Task[None]] = set()
@@ -72,8 +73,9 @@ class Program:
 
     def stop(self) -> None:
         """The farewell is over: begin nothing new. Idempotent, and called in any case."""
-        if self.listener is not None:
-            self.listener.stop()
+        for entrance in (self.listener, self.doorway):
+            if entrance is not None:
+                entrance.stop()
 
     def idle(self, now: int) -> tuple[int, bool]:
         """For how long nothing has moved, in microseconds, and whether that is a stall, which is worth a word."""

@@ -9,12 +9,8 @@
 """
 
 import asyncio
-import contextlib
 import os
 import socket
-from collections.abc import Iterator
-
-import uvloop
 
 from viamillipede.aio import report
 from viamillipede.aio.clock import now_us
@@ -28,13 +24,11 @@ from viamillipede.aio.log import EVENT, WARNING
 from viamillipede.aio.observer import Observer
 from viamillipede.aio.program import Program
 from viamillipede.aio.rx_leg import STEPS_MAX, RxConnection
-from viamillipede.aio.sink import READER_GONE, Sink, open_sink
+from viamillipede.aio.sink import READER_GONE, Sink
 from viamillipede.aio.snapshots import Rates, rx_snapshot
-from viamillipede.aio.sockets import check_congestion, raise_descriptor_limit
 from viamillipede.aio.waiting import RxWaits, is_stall, rx_waits_for
 from viamillipede.config import KIB, LINGER_US, MS_US, RANKS_MAX, S_US, Address, RxConfig
 from viamillipede.errors import (
-    Exit,
     Failure,
     FrameError,
     LimitReached,
@@ -71,7 +65,7 @@ class Receiver(Program):
         if len(config.addresses) > RANKS_MAX:
             raise UsageError(f"{len(config.addresses)} paths are too many for an rx that dials, at most {RANKS_MAX}")
         if doorway is not None:
-            self.listener = Doorway(self, doorway, self.on_greeting)
+            self.doorway = Doorway(self, doorway, self.on_greeting)
         elif not config.addresses:
             self.listener = Listener(self, config.bind, config.port, self._welcome)
         self.dialler: Dialler
@@ -84,6 +78,7 @@ class Receiver(Program):
         self._closing = self._closed = False  # all was written; the output was closed
         self._hasher = Hasher(None, self.after_soon)
         self._verified = asyncio.Event()
+        self._leaving_told = False  # there was a leg to say so on
         self.leaving = False  # we have failed: what still comes is thrown away
         self.waste = memoryview(bytearray(WASTE_BYTES))
         self._finished = asyncio.Event()  # tx knows that we are done, or can no longer be told
@@ -91,8 +86,8 @@ class Receiver(Program):
         self.rates = Rates()
         self.books = RxWaits(self, self.began_us)
         self.observer = Observer(config, self.log, lambda: rx_snapshot(self), self.began_us, alone=doorway is None)
-        if isinstance(self.listener, Doorway):
-            self.observer.share = self.listener.tell
+        if self.doorway is not None:
+            self.observer.share = self.doorway.tell
         self.news = report.ContactNews(self.log, config.wait_us, "transmitter")
         self._ticks = 0
 
@@ -105,8 +100,9 @@ class Receiver(Program):
 
     def start(self) -> None:
         """See Program."""
-        if self.listener is not None:
-            self.listener.start()
+        for entrance in (self.listener, self.doorway):
+            if entrance is not None:
+                entrance.start()
         self.dialler.dial()
 
     # ---- new legs -------------------------------------------------------------------------------
@@ -142,6 +138,7 @@ class Receiver(Program):
         first = not self.presence.contacted
         self._keys += 1
         RxConnection(self, sock, self._keys, peer).up(greeting, answer, rank)
+        self._leaving_told |= self.leaving
         if first:
             self.contact_us = now_us()
             self.log.say(EVENT, f"first contact, {'with' if self.session.dials else 'from'} {peer}")
@@ -261,7 +258,7 @@ class Receiver(Program):
             self.spawn(self._finish())
         if self._closing and session.digest.verified:
             self._verified.set()
-        if session.bye or (self.leaving and not self.connections and self.presence.contacted):
+        if session.bye or (self._leaving_told and not self.connections):
             self._finished.set()  # without BYE a tx that lost its legs comes back, and must hear that all is done
         self.books.on_worked(now)
         self.set_alarm(session.deadline_us())
@@ -319,8 +316,8 @@ class Receiver(Program):
                 return  # on_command_exit has said it
         self.session.on_done()
         self.after()
-        if isinstance(self.listener, Doorway):
-            self.listener.tell_done()
+        if self.doorway is not None:
+            self.doorway.tell_done()
         if not self.outcome.done():
             self.outcome.set_result(None)
 
@@ -337,6 +334,7 @@ class Receiver(Program):
             return
         reason = str(failure) if isinstance(failure, Failure) else f"unexpected error: {failure!r}"
         self.leaving = True
+        self._leaving_told = bool(self.connections)
         self.session.refuse(encode_reason(Kind.REFUSAL, reason))
         for connection in list(self.connections.values()):
             connection.leave()
@@ -359,48 +357,3 @@ class Receiver(Program):
         super().stop()
         for connection in list(self.connections.values()):
             connection.drop("closed", closed_by_peer=False)
-
-
-@contextlib.contextmanager
-def _sink(program: Receiver) -> Iterator[Sink]:
-    """Standard output, or what the command reads, which is run at the first contact."""
-    if not program.config.command:
-        with open_sink(1, program.on_output_open, program.on_output_gone) as sink:
-            yield sink
-        return
-    of_command = CommandSink(
-        program.config.command, program.log, program.on_output_open, program.on_output_gone, program.on_command_exit
-    )
-    program.command = of_command.command
-    try:
-        yield of_command
-    finally:
-        of_command.release()
-
-
-async def _receive(config: RxConfig, doorway: socket.socket | None, label: str) -> None:
-    program = Receiver(config, doorway, label)
-    status = "incomplete"
-    try:
-        with _sink(program) as sink:
-            program.use(sink)
-            await program.run()
-        status = ""
-    finally:
-        program.close(lambda: report.closing_rx(program, status))
-
-
-def receive(config: RxConfig, doorway: socket.socket | None = None, label: str = "") -> int:
-    """Run rx until its end; returns the exit status, or raises a Failure that carries one.
-
-    `doorway`: where the connections come from, if somebody else listens; `label`: the name of the stream then.
-    """
-    if config.keep and doorway is None:
-        from viamillipede.aio.keeper import keep
-
-        return keep(config)
-    check_congestion(config.congestion)
-    raise_descriptor_limit()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_receive(config, doorway, label))
-    return Exit.COMPLETE

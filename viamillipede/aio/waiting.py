@@ -166,7 +166,9 @@ def tx_waits_for(program: Transmitter, now: int) -> str:
     if session.rx_waits_output:
         return "output (of the receiver)"
     if oldest is not None:
-        legs = ", ".join(f"{leg} ({program.connections[leg].address})" for leg in sorted(oldest.legs)) or "no leg yet"
+        legs = (
+            ", ".join(f"{leg} ({program.connections[leg].address.host})" for leg in sorted(oldest.legs)) or "no leg yet"
+        )
         return f"network: frame {oldest.seq} on leg {legs}"
     return "the receiver's word" if session.window.ended else "input"
 

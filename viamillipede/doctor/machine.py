@@ -4,7 +4,6 @@ from viamillipede.config import MIB, WINDOW_BYTES_DEFAULT
 from viamillipede.doctor.checks import Check
 from viamillipede.doctor.finding import Finding, Keep, State, fine, unknown
 from viamillipede.doctor.host import Host
-from viamillipede.doctor.words import plural
 from viamillipede.units import format_bytes, spell_size
 
 CPU = "/sys/devices/system/cpu"
@@ -132,7 +131,7 @@ def container_cpu(host: Host) -> list[Finding]:
     if not shares:
         return [fine(name, "no limit", "no control group takes any away")]
     least = min(shares)
-    value = f"{least:.3g} {plural(0 if least != 1 else 1, 'processor')}"
+    value = f"{least:.3g} {'processor' if least == 1 else 'processors'}"
     if least >= CPUS_LEAST:
         return [fine(name, value, why)]
     mend = ("systemctl set-property UNIT CPUQuota=200%", "docker update --cpus 2 CONTAINER")

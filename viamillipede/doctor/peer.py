@@ -36,6 +36,8 @@ MEASURE_US_MIN = 1200 * MS_US
 MEASURE_TRIPS = 5
 BUDGET_US = 15 * S_US  # no step begins that would end later
 END_US = 10 * S_US  # the rest of the test stream has to be delivered by then
+REGROUP_US = 3 * S_US  # a receiver that is gone for so long does not come back ...
+OUTAGE_US = 10 * S_US  # ... nor does a network; nobody waits minutes for a measurement
 FULL_PERCENT = 70  # of the buffer is data; the rest is the kernel's bookkeeping
 NAME = "doctor"  # of the stream: a receiver that takes certain names only is not met by accident
 BLOCK_BYTES = 1 * MIB
@@ -281,6 +283,8 @@ def words_for(config: DoctorConfig, address: Address) -> TxConfig:
         checkphrase=config.checkphrase,
         threads=CONNECTS,
         wait_us=config.wait_us,
+        regroup_us=REGROUP_US,
+        outage_us=OUTAGE_US,
         verbose=config.verbose,
         name=NAME,
     )
