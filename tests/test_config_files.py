@@ -1,5 +1,6 @@
 """Configuration files: what is read, what is refused and how, and that what is shown can be read again."""
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -19,7 +20,6 @@ from viamillipede.config_files import (
     show,
 )
 from viamillipede.errors import UsageError
-from viamillipede.places import SYSTEM_FILE, places
 from viamillipede.places import SYSTEM_FILE, places
 from viamillipede.settings import FIELDS
 
@@ -139,9 +139,9 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     fifo, folder = tmp_path / "fifo", tmp_path / "folder"
     os.mkfifo(fifo)
     folder.mkdir()
-    with pytest.raises(UsageError, match=rf"^{fifo}: this is no regular file$"):
+    with pytest.raises(UsageError, match=rf"^{fifo}: this is no regular file; a file with"):
         read([fifo])
-    with pytest.raises(UsageError, match=rf"^{folder}: this is (a directory|no regular file)"):
+    with pytest.raises(UsageError, match=rf"^{folder}: this is a directory; a file with"):
         read([folder])
     with pytest.raises(UsageError, match="at most 64 KiB"):
         read([Path("/dev/zero")])
@@ -153,6 +153,20 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     loop.symlink_to(loop)
     with pytest.raises(UsageError, match=rf"^{loop}: cannot be read: .*; mend its permissions or remove it$"):
         read([loop])
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_folder_of_somebody_else_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: bool) -> None:
+    def refuse(path: Path, flags: int) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)  # root may read everything
+    monkeypatch.setattr(os, "access", lambda path, mode: not closed and path == tmp_path)
+    if closed:
+        assert read([tmp_path / "config"]) == []
+    else:
+        with pytest.raises(UsageError, match="config: cannot be read: Permission denied; mend its permissions"):
+            read([tmp_path / "config"])
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def _answer(argv: list[str]) -> int | None:
 
 def _files() -> Said:
     """What the configuration files say. Raises UsageError."""
-    if not any(path.exists() for path in places(os.environ)):
+    if not any(os.path.exists(path) for path in places(os.environ)):
         return {}
     from viamillipede.config_files import read, said
 

@@ -182,8 +182,6 @@ def _check_keep(fields: Mapping[str, Any], labels: Mapping[str, str]) -> None:
         raise UsageError(f"{labels['keep']}: a command is needed, to be run for each stream: rx PORT keep -- COMMAND")
     if keep and fields.get("dashboard"):
         raise UsageError(f"{labels['dashboard']}: not together with keep, whose streams are processes of their own")
-    if keep and fields.get("dashboard"):
-        raise UsageError(f"{labels['dashboard']}: not together with {labels['keep']}; it shows one stream")
     if fields.get("streams", 1) > 1 and not keep and labels["streams"] == "streams":
         raise UsageError("streams: say keep as well; without it rx serves one stream and exits")
 

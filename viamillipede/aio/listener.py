@@ -46,7 +46,8 @@ class Listener:
         """Take connections, and say where."""
         for sock in self.sockets:
             self._listen_on(sock)
-        of = "all addresses" if self._bind is None else self._bind
+        host = self.sockets[0].getsockname()[0]
+        of = self._bind or ("all addresses" if host in ("::", "0.0.0.0") else host)  # it may be a manager's socket
         self._program.log.say(WARNING, f"listening on port {self.port} of {of}")
 
     @property

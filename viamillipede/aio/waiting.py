@@ -18,120 +18,195 @@ if TYPE_CHECKING:
     from viamillipede.aio.rx import Receiver
     from viamillipede.aio.tx import Transmitter
 
-PATH_SHARE = 0.3  # of the time that was spent on the network, and a path is worth being named
+PATH_SHARE = 0.3  # of the ticks in which the network was waited for, and a path is worth being named
+PATHS_NAMED = 4  # of more than these only the number is told, if it is all of them
+SLEPT_US = 1 * S_US  # from one tick to the next: it is we who slept (SIGSTOP, a suspended machine)
+STALL_US = 5 * S_US  # nothing has moved for so long although there is something to move: a stall
+_RUNS = "/proc/thread-self/schedstat"
+
+
+def _wanted_ns() -> int:
+    """For how long this thread has run, or, where that is told, has waited for a core that others held."""
+    waited_ns = 0
+    try:
+        with open(_RUNS, encoding="ascii") as file:
+            waited_ns = int(file.read().split()[1])
+    except (OSError, ValueError, IndexError):
+        pass  # not Linux, or a kernel that does not count it
+    return time.thread_time_ns() + waited_ns
 
 
 class Core:
-    """How much of a core this process uses, from one tick to the next."""
+    """How much of a core this process uses, from one tick to the next. To be used by the thread of the loop."""
 
     def __init__(self, now: int) -> None:
-        self.share = self.share_lately = 0.0  # of the last tick; of the last second or so
-        self._used_ns, self._since_us = time.process_time_ns(), now
+        self.share = 0.0  # of the last tick, in which the loop had work to do
+        self.share_lately = 0.0  # of the last second or so, that all threads used
+        self._wanted_ns, self._used_ns, self._since_us = _wanted_ns(), time.process_time_ns(), now
 
     def sample(self, now: int) -> float:
-        """The share since the last sample, in parts of one core."""
-        used_ns = time.process_time_ns()
-        self.share = (used_ns - self._used_ns) / 1000 / max(1, now - self._since_us)
-        self.share_lately += (self.share - self.share_lately) / 10
-        self._used_ns, self._since_us = used_ns, now
+        """The share since the last sample, in parts of one core, in which the loop had no time to wait.
+
+        That it waits for a core is no different: it cannot go on for want of one.
+        """
+        wanted_ns, used_ns, elapsed_us = _wanted_ns(), time.process_time_ns(), max(1, now - self._since_us)
+        self.share = min(1.0, (wanted_ns - self._wanted_ns) / 1000 / elapsed_us)
+        self.share_lately += ((used_ns - self._used_ns) / 1000 / elapsed_us - self.share_lately) / 10
+        self._wanted_ns, self._used_ns, self._since_us = wanted_ns, used_ns, now
         return self.share
 
 
-class TxWaits:
+class Books:
+    """What both sides keep. `waiting`: what is waited for, in words."""
+
+    def __init__(self, core: Wait, waiting: Callable[[int], str], now: int) -> None:
+        self.waits, self.core = waits.Waits(core), Core(now)
+        self._waiting = waiting
+        self._tick_us = self._network_since_us = now
+        self._network_ticks = 0
+        self._paths: Counter[str] = Counter()  # ticks in which the network was waited for, by path
+
+    def on_tick(self, now: int, output_us: int = 0, core_us: int = 0) -> None:
+        """Book the time since the last tick; see Waits.on_tick."""
+        share = self.core.sample(now)
+        before_us = self.waits.booked_us[Wait.NETWORK]
+        if now - self._tick_us > SLEPT_US and share < waits.CORE_BUSY:
+            self.waits.skip(now)
+            self._network_since_us = now
+        else:
+            self.waits.on_tick(share, now, output_us, core_us)
+        self._tick_us = now
+        if not is_network(self._waiting(now)):
+            self._network_since_us = now
+        if self.waits.booked_us[Wait.NETWORK] > before_us:
+            self._network_ticks += 1
+            self._paths.update(self.slow_paths())
+
+    def slow_paths(self) -> set[str]:
+        """Those that hold the stream up at this moment."""
+        raise NotImplementedError
+
+    def network_us(self, now: int) -> int:
+        """For how long nothing but the network has been waited for."""
+        return now - self._network_since_us
+
+    def path(self) -> str:
+        """The addresses that the network's share is mostly about."""
+        named = sorted(path for path, count in self._paths.items() if count >= PATH_SHARE * self._network_ticks)
+        if len(named) > PATHS_NAMED:
+            return f"{len(named)} paths"
+        return " and ".join(filter(None, (", ".join(named[:-1]), named[-1]))) if named else ""
+
+    @property
+    def cpu_share(self) -> float:
+        """See Core."""
+        return self.core.share_lately
+
+    def shares_of_time(self) -> list[float]:
+        """Parts of 1, in the order of Wait."""
+        return self.waits.shares()
+
+    def shares(self) -> Waits:
+        """For a snapshot."""
+        return as_shares(self.shares_of_time(), self.path())
+
+    def verdict(self) -> str:
+        """For a reader."""
+        return waits.verdict(self.shares_of_time(), self.waits.total_us, self.path())
+
+
+class TxWaits(Books):
     """tx's books: its own state, and what rx says of itself."""
 
     def __init__(self, program: Transmitter, now: int) -> None:
-        self._program, self._core = program, Core(now)
-        self.waits = waits.Waits(Wait.TX_CORE)
+        super().__init__(Wait.TX_CORE, lambda now: tx_waits_for(program, now), now)
+        self._program = program
         self._rx_output_us = self._rx_core_us = 0
-        self._ranks: Counter[int] = Counter()  # ticks in which the network was waited for, by path
 
     def on_pumped(self, now: int) -> None:
         """There is nothing to send at the moment."""
         session = self._program.session
         if session.presence.contacted:
-            self.waits.on_state(waits.tx_waits_for(session.scheduler, session.window, now), now)
+            self.waits.on_state(self._state(now), now)
 
-    def on_tick(self, now: int) -> None:
+    def _state(self, now: int) -> Wait:
+        window = self._program.session.window
+        state = waits.tx_waits_for(self._program.session.scheduler, window, now)
+        if state is Wait.SOURCE and self._program._hasher.busy:
+            return Wait.TX_CORE  # it has brought something, and that is being digested
+        if state is Wait.LIMIT and not window.exhausted() and not window.ended and window.input_view() is not None:
+            return Wait.SOURCE  # what the limit allows next is not here yet
+        return state
+
+    def on_tick(self, now: int, output_us: int = 0, core_us: int = 0) -> None:
         """Book the time since the last tick."""
+        if self._program.outcome.done():
+            return  # to say farewell is not the stream's time
         session = self._program.session
         output_us, core_us = session.rx_output_us, session.rx_core_us
-        before_us = self.waits.booked_us[Wait.NETWORK]
-        self.waits.on_tick(self._core.sample(now), now, output_us - self._rx_output_us, core_us - self._rx_core_us)
+        super().on_tick(now, output_us - self._rx_output_us, core_us - self._rx_core_us)
         self._rx_output_us, self._rx_core_us = output_us, core_us
-        if self.waits.booked_us[Wait.NETWORK] > before_us:
-            self._ranks.update(self._slow_ranks())
 
-    def _slow_ranks(self) -> set[int]:
-        """The paths that hold the stream up: that of the oldest frame, and those that are full."""
+    def slow_paths(self) -> set[str]:
+        """That of the oldest frame, and those that are full; all, when none works."""
         session = self._program.session
+        states = session.book.states
+        if not session.legs:
+            return {str(state.address) for state in states if state.worked}
         oldest = session.window.oldest()
         ranks = {session.legs[leg].rank for leg in oldest.legs if leg in session.legs} if oldest is not None else set()
         if session.window.room_bytes():
             ranks |= {leg.rank for leg in session.legs.values() if session.scheduler.saturated(leg.rank)}
-        return ranks
-
-    def path(self) -> str:
-        """The addresses that the network's share is mostly about."""
-        states = self._program.session.book.states
-        if len(states) < 2:
-            return str(states[0].address) if states[0].worked else ""
-        total = sum(self._ranks.values())
-        named = [rank for rank, count in self._ranks.most_common() if count >= PATH_SHARE * total]
-        return " and ".join(str(states[rank].address) for rank in sorted(named))
-
-    @property
-    def cpu_share(self) -> float:
-        """See Core."""
-        return self._core.share_lately
-
-    def shares(self) -> Waits:
-        """For a snapshot."""
-        return as_shares(self.waits.shares(), self.path())
-
-    def verdict(self) -> str:
-        """For a reader."""
-        return waits.verdict(self.waits.shares(), self.waits.total_us, self.path())
+        return {str(states[rank].address) for rank in ranks}
 
 
-class RxWaits:
+class RxWaits(Books):
     """rx's books: its output and its core; tx tells it the rest."""
 
     def __init__(self, program: Receiver, now: int) -> None:
-        self._program, self._core = program, Core(now)
-        self.waits = waits.Waits(Wait.RX_CORE)
+        super().__init__(Wait.RX_CORE, lambda now: rx_waits_for(program, now), now)
+        self._program = program
+        self._told: tuple[int, ...] = ()  # by tx
+        self._booked_then_us = [0] * len(Wait)  # when tx told it last
 
     def on_worked(self, now: int) -> None:
         """All has been done that could be."""
         session = self._program.session
-        if session.presence.contacted:
-            output = session.output_blocked or session.reassembly.total is not None
-            self.waits.on_state(Wait.SINK if output else Wait.NETWORK, now)
+        if not session.presence.contacted:
+            return
+        if session.output_blocked:
+            state = Wait.SINK
+        elif self._program._hasher.busy:
+            state = Wait.RX_CORE
+        else:
+            state = Wait.NETWORK if session.reassembly.total is None else Wait.SINK
+        self.waits.on_state(state, now)
 
-    def on_tick(self, now: int) -> None:
+    def on_tick(self, now: int, output_us: int = 0, core_us: int = 0) -> None:
         """Book the time since the last tick, and have tx know."""
-        self.waits.on_tick(self._core.sample(now), now)
-        session = self._program.session
-        session.output_us, session.core_us = self.waits.booked_us[Wait.SINK], self.waits.booked_us[Wait.RX_CORE]
+        if self._program.outcome.done():
+            return
+        super().on_tick(now)
+        session, booked_us = self._program.session, self.waits.booked_us
+        session.output_us, session.core_us = booked_us[Wait.SINK], booked_us[Wait.RX_CORE]
+        if session.tx_waits_us is not self._told:
+            self._told, self._booked_then_us = session.tx_waits_us, list(booked_us)
 
-    @property
-    def cpu_share(self) -> float:
-        """See Core."""
-        return self._core.share_lately
+    def slow_paths(self) -> set[str]:
+        """The hosts that the due frame comes from; all, where nobody has begun to bring it."""
+        program, reassembly = self._program, self._program.session.reassembly
+        legs = [(each.peer.host, each.leg.copy) for each in program.connections.values()]
+        due = {host for host, copy in legs if copy is not None and copy.header.seq == reassembly.due_seq}
+        return due or {host for host, _ in legs} or set(program.moved_of)
 
-    def _shares(self) -> list[float]:
+    def shares_of_time(self) -> list[float]:
+        """What tx has told, and what we know since then; tx's last word comes when we have booked the last tick."""
         told = self._program.session.tx_waits_us
         if not told:
             return self.waits.shares()
-        return [waited_us / max(1, self.waits.total_us, sum(told)) for waited_us in told]
-
-    def shares(self) -> Waits:
-        """For a snapshot."""
-        return as_shares(self._shares(), "")
-
-    def verdict(self) -> str:
-        """For a reader."""
-        return waits.verdict(self._shares(), self.waits.total_us, "")
+        before = self._booked_then_us if told is self._told else self.waits.booked_us
+        waited_us = [us + now - then for us, now, then in zip(told, self.waits.booked_us, before, strict=True)]
+        return [each / max(1, self.waits.total_us, sum(waited_us)) for each in waited_us]
 
 
 def as_shares(shares: list[float], path: str) -> Waits:
@@ -187,9 +262,11 @@ def rx_waits_for(program: Receiver, now: int) -> str:
     return f"network: frame {reassembly.due_seq} on leg {legs}"
 
 
-STALL_US = 5 * S_US  # nothing has moved for so long although there is something to move: a stall
+def is_network(waiting: str) -> bool:
+    """Whether these words are about the network."""
+    return waiting.startswith(("network", "the network"))
 
 
 def is_stall(idle_us: int, waiting: Callable[[], str]) -> bool:
     """Whether it is time to worry. A pause of the input, or of the output, is none."""
-    return idle_us >= STALL_US and waiting().startswith(("network", "the network"))
+    return idle_us >= STALL_US and is_network(waiting())

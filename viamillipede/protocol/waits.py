@@ -94,6 +94,11 @@ class Waits:
             self.booked_us[Wait.NETWORK] -= moved_us
             self.booked_us[wait] += moved_us
 
+    def skip(self, now_us: int) -> None:
+        """The time since the last tick was nobody's: this process was not there."""
+        self._open_us = [0] * len(Wait)
+        self._since_us = self._tick_us = now_us
+
     def shares(self) -> list[float]:
         """Parts of 1, in the order of Wait."""
         return [waited_us / max(1, self.total_us) for waited_us in self.booked_us]
