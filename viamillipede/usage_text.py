@@ -79,7 +79,7 @@ def forms() -> list[Form]:
 
 
 def levels(word: str) -> dict[str, str]:
-    """Of an option whose text is a list of numbers, each with its meaning (`0 why it failed, 1 closing line`); or {}."""
+    """Of an option whose text is a list of numbers, each with a meaning (`0 why it failed, 1 closing line`); or {}."""
     [text] = [" ".join(option.lines) for option in options() if option.word == word]
     found = {number: meaning.strip() for number, meaning in re.findall(r"(?:^|, )(\d+) ([^,\[]+)", text)}
     return found if len(found) > 1 else {}

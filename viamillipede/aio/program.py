@@ -12,6 +12,7 @@ from typing import Any
 
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.command import Command
+from viamillipede.aio.command_ends import CommandSink, CommandSource
 from viamillipede.aio.doorway import Doorway
 from viamillipede.aio.listener import Listener
 from viamillipede.aio.log import ERROR, WARNING, Log
@@ -45,6 +46,7 @@ class Program:
         self.doorway: Doorway | None = None  # of a stream for which another process listens
         self.listener: Listener | None = None  # of the side that does not dial
         self.command: Command | None = None  # the source or the sink
+        self.command_end: CommandSource | CommandSink | None = None  # our end of it
         self._group: asyncio.TaskGroup
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending = False  # no new task: nobody would cancel it
@@ -132,6 +134,15 @@ class Program:
         if failure is not None and self.command is not None:
             await self.command.end(self.hurry)
         return further
+
+    def start_command(self, environ: dict[str, str]) -> None:
+        """There is contact: run the command, if there is one. That it cannot be run is no fault of the new leg's."""
+        if self.command_end is None:
+            return
+        try:
+            self.command_end.start(environ)
+        except LocalIOError as error:
+            self.fail(error)
 
     def environment(self, session: bytes, peer: str, name: str) -> dict[str, str]:
         """What a command finds in its environment besides ours."""

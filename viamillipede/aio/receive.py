@@ -26,7 +26,7 @@ def _sink(program: Receiver) -> Iterator[Sink]:
     of_command = CommandSink(
         program.config.command, program.log, program.on_output_open, program.on_output_gone, program.on_command_exit
     )
-    program.command = of_command.command
+    program.command, program.command_end = of_command.command, of_command
     try:
         yield of_command
     finally:

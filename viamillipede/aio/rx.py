@@ -14,7 +14,6 @@ import socket
 
 from viamillipede.aio import report
 from viamillipede.aio.clock import now_us
-from viamillipede.aio.command_ends import CommandSink
 from viamillipede.aio.dialler import Dialler
 from viamillipede.aio.doorway import Doorway
 from viamillipede.aio.handshake import OpeningRefused, call, hear_greeting, refuse
@@ -143,8 +142,7 @@ class Receiver(Program):
             self.contact_us = now_us()
             self.log.say(EVENT, f"first contact, {'with' if self.session.dials else 'from'} {peer}")
             self._hasher = Hasher(self.session.digest.own, self._on_hashed)
-            if isinstance(self.sink, CommandSink):
-                self.sink.start(self.environment(greeting.session, str(peer), greeting.name))
+            self.start_command(self.environment(greeting.session, str(peer), greeting.name))
 
     def wants_legs(self) -> bool:
         """See Program. A tx that lost its legs must still hear how it ended."""

@@ -58,7 +58,7 @@ class RxConnection:
         self.listen()
         if program.leaving:
             self.leave()
-        program.after()
+        program.after_soon()  # not now: what that brings up is no failure of whoever has brought this connection
 
     def drop(self, reason: str, closed_by_peer: bool) -> None:
         """The leg is lost. Idempotent."""

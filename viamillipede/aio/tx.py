@@ -183,8 +183,7 @@ class Transmitter(Program):
             self.contact.set()
             self.contact_us = now_us()
             self._hasher = Hasher(self.session.digest.own, self.pump_soon)
-            if isinstance(self.source, CommandSource):
-                self.source.start(self.environment(self.session.session, str(connection.address), self.config.name))
+            self.start_command(self.environment(self.session.session, str(connection.address), self.config.name))
             self.log.say(EVENT, f"first contact after {report.since(self.began_us)}")
 
     def on_heard(self) -> None:
@@ -337,7 +336,7 @@ def _source(program: Transmitter) -> Iterator[Source]:
             yield source
         return
     of_command = CommandSource(program.config.command, program.log, program.on_input_ready, program.fail)
-    program.command = of_command.command
+    program.command, program.command_end = of_command.command, of_command
     try:
         yield of_command
     finally:
