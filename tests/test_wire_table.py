@@ -17,7 +17,10 @@ import xxhash
 from viamillipede import config
 from viamillipede.aio import rx_leg, tx
 from viamillipede.errors import FrameError
-from viamillipede.protocol import hedging, tx_leg, tx_session, wire
+from viamillipede.protocol import hedging, tx_leg, tx_session, waits, wire
+from viamillipede.protocol.control import ControlDecoder
+from viamillipede.protocol.digest import FEATURE_OF, StreamDigest
+from viamillipede.protocol.waits import Wait
 from viamillipede.protocol.wire import Ack, Answer, Call, Greeting, Kind, Opening, Verdict, Waiting
 
 PAGE = Path(__file__).parent.parent / "man" / "viamillipede.7"
@@ -25,7 +28,9 @@ TEXT = PAGE.read_text(encoding="utf-8")
 UNITS_US = {"ms": config.MS_US, "s": config.S_US, "m": 60 * config.S_US}
 HASH_BYTES = 8
 # Numbers of the command line and of the machine, which no peer needs.
-NOT_OF_THE_WIRE = {"KIB", "MIB", "GIB", "MS_US", "S_US", "VERBOSE_DEFAULT", "VERBOSE_MAX"}
+NOT_OF_THE_WIRE = {
+    "KIB", "MIB", "GIB", "MS_US", "S_US", "VERBOSE_DEFAULT", "VERBOSE_MAX", "INTERVAL_US_DEFAULT", "INTERVAL_US_MIN",
+}  # fmt: skip
 
 
 def section(title: str) -> str:
@@ -109,7 +114,7 @@ def test_sizes_are_those_of_the_structs(title: str, parts: tuple[struct.Struct, 
 
 def test_fields_of_a_greeting() -> None:
     session = bytes(range(1, 17))
-    data = Greeting(session, 0x01020304, b"receiver", b"mill", 1, 0x1122334455667788, 0x99887).encode()
+    data = Greeting(session, 0x01020304, b"receiver", b"mill", 1, 0x1122334455667788, 0x99887, "db1").encode()
     assert fields_of(data, "Greeting") == {
         "magic": wire.MAGIC,
         "version": number(wire.VERSION, 1),
@@ -121,6 +126,7 @@ def test_fields_of_a_greeting() -> None:
         "checkphrase": b"mill",
         "window": number(0x1122334455667788, 8),
         "frame": number(0x99887, 8),
+        "name": b"db1" + bytes(61),
         "hash": number(xxhash.xxh3_64_intdigest(data[:-HASH_BYTES], seed=0), HASH_BYTES),
     }
 
@@ -173,12 +179,14 @@ def test_fields_of_a_header() -> None:
 
 
 def test_fields_of_an_acknowledgement() -> None:
-    data = Ack(5, 6, Waiting.OUTPUT, 7, ((8, 9),)).encode()
+    data = Ack(5, 6, Waiting.OUTPUT, 7, ((8, 9),), 10, 11).encode()
     assert fields_of(data[: wire.HEADER_BYTES], "Header")["seq"] == number(5, 8)
     assert fields_of(data[: wire.HEADER_BYTES], "Header")["offset"] == number(6, 8)
     assert fields_of(data[wire.HEADER_BYTES :], "Acknowledgement") == {
         "waiting": number(Waiting.OUTPUT, 8),
         "waiting_seq": number(7, 8),
+        "output_us": number(10, 8),
+        "core_us": number(11, 8),
         "start": number(8, 8),
         "end": number(9, 8),
     }
@@ -209,12 +217,14 @@ def test_lengths_of_kinds(kind: Kind) -> None:
         "0": {0},
         "1 to FRAME_BYTES_MAX": {1, 2, config.FRAME_BYTES_MAX},
         "0 to REASON_BYTES_MAX": {0, 1, config.REASON_BYTES_MAX},
-        "16 + 16 n, to 4112": {16, 32, 4112},
+        "32 + 16 n, to 4128": {32, 48, 4128},
+        "1 to DIGEST_BYTES_MAX": {1, 16, 32, config.DIGEST_BYTES_MAX},
+        "48": {48},
         "2 ranks": {2, 4, 16, 32, 2 * config.RANKS_MAX},
     }[stated]
-    impossible = {0, 1, 15, 17, 4113, 4128, config.REASON_BYTES_MAX + 1, config.FRAME_BYTES_MAX + 1}
+    impossible = {0, 1, 15, 17, 47, 49, 4129, 4144, config.REASON_BYTES_MAX + 1, config.FRAME_BYTES_MAX + 1}
     if stated.startswith("1 to"):
-        impossible = {0, config.FRAME_BYTES_MAX + 1}
+        impossible = {0, config.FRAME_BYTES_MAX + 1} | ({config.DIGEST_BYTES_MAX + 1} if "DIGEST" in stated else set())
     elif stated.startswith("0 to"):
         impossible = {config.REASON_BYTES_MAX + 1}
     for length in possible:
@@ -240,7 +250,7 @@ def test_features_and_waiting() -> None:
 
 def constants() -> dict[str, int]:
     """Every number that the page may name, by its name in the program."""
-    modules = (wire, tx_session, tx_leg, hedging, rx_leg, tx, config)
+    modules = (wire, tx_session, tx_leg, hedging, waits, rx_leg, tx, config)
     return {
         name: value
         for module in modules
@@ -266,8 +276,8 @@ def test_numbers_are_those_of_the_program() -> None:
 def test_no_number_is_left_out() -> None:
     limits = {name for name, value in vars(config).items() if name.isupper() and type(value) is int}
     assert limits - NOT_OF_THE_WIRE - set(numbers()) == set(), "say in NUMBERS what a peer's author must know of them"
-    named = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", TEXT)) - {"TCP_NOTSENT_LOWAT", "TCP_USER_TIMEOUT"}
-    assert named == set(numbers())
+    named = set(re.findall(r"\b(?!VIAMILLIPEDE_)[A-Z]+(?:_[A-Z]+)+\b", TEXT))
+    assert named - {"TCP_NOTSENT_LOWAT", "TCP_USER_TIMEOUT"} == set(numbers())
 
 
 # The worked example. ---------------------------------------------------------------------------
@@ -275,13 +285,15 @@ PAYLOAD = b"hello\n"
 
 
 def test_example_of_a_greeting() -> None:
-    greeting = Greeting(bytes(range(16, 32)), 3, bytes(8), b"mill", wire.FEATURE_CHECKSUM, 64 << 20, 1 << 20)
+    session = bytes(range(16, 32))
+    greeting = Greeting(session, 3, bytes(8), b"mill", wire.FEATURE_CHECKSUM, 64 << 20, 1 << 20, "db1")
     assert example("greeting") == greeting.encode()
     assert wire.decode_greeting_untrusted(example("greeting")) == greeting
 
 
 def test_example_of_an_answer() -> None:
-    answer = Answer(Verdict.ACCEPTED, wire.FEATURE_CHECKSUM, bytes(range(0xA0, 0xA8)), 32 << 20)
+    features = wire.FEATURE_CHECKSUM | wire.FEATURE_XXH3
+    answer = Answer(Verdict.ACCEPTED, features, bytes(range(0xA0, 0xA8)), 32 << 20)
     assert example("answer") == answer.encode()
     assert wire.decode_answer_untrusted(example("answer")) == answer
 
@@ -294,7 +306,7 @@ def test_example_of_a_call() -> None:
 
 def test_example_of_a_wish_for_legs() -> None:
     assert example("LEGS") == wire.encode_legs(1, True, [4, 4])
-    ((_, payload),) = wire.ControlDecoder(wire.FROM_TX).feed_untrusted(example("LEGS"))
+    ((_, payload),) = ControlDecoder(wire.FROM_TX).feed_untrusted(example("LEGS"))
     assert wire.decode_legs_untrusted(payload) == [4, 4]
 
 
@@ -303,10 +315,38 @@ def test_examples_of_messages() -> None:
     assert example("DATA") == header + PAYLOAD
     assert example("END") == wire.encode_header(Kind.END, 0, 1, len(PAYLOAD), 0)
     assert example("DONE") == wire.encode_control(Kind.DONE, offset=len(PAYLOAD))
-    ack = Ack(1, len(PAYLOAD), Waiting.FRAME, 1, ((3, 5),))
+    ack = Ack(1, len(PAYLOAD), Waiting.FRAME, 1, ((3, 5),), 250_000, 1500)
     assert example("ACK") == ack.encode()
-    ((decoded, payload),) = wire.ControlDecoder().feed_untrusted(example("ACK"))
+    ((decoded, payload),) = ControlDecoder().feed_untrusted(example("ACK"))
     assert wire.decode_ack_untrusted(decoded, payload) == ack
+
+
+def test_examples_of_digests() -> None:
+    digest = StreamDigest(FEATURE_OF["xxh3"])
+    digest.update(memoryview(PAYLOAD))
+    assert example("DIGEST") == wire.encode_control(Kind.DIGEST, 0, len(PAYLOAD), digest.value())
+    assert example("SUM") == wire.encode_control(Kind.SUM, payload=digest.value())
+    for value, name, meaning in rows("Features", "value", "feature", "meaning"):
+        if name.lower() in FEATURE_OF:
+            assert f" {len(StreamDigest(int(value)).value())} bytes" in meaning
+
+
+def test_example_of_where_the_time_goes() -> None:
+    waits_us = [3_000_000, 90_000, 0, 0, 400_000, 0]
+    assert example("WAITS") == wire.encode_waits(waits_us)
+    ((_, payload),) = ControlDecoder(wire.FROM_TX).feed_untrusted(example("WAITS"))
+    assert wire.decode_waits(payload) == tuple(waits_us)
+
+
+def test_the_order_of_waits() -> None:
+    stated = section("Messages").split(".It WAITS")[1].split(".It ACK")[0].replace("\n", " ")
+    named = ["source", "network", "core of tx", "core of rx", "sink", "limit"]
+    assert len(named) == len(Wait) and re.search(".*".join(named), stated)
+    assert [waits.NAMES[wait] for wait in Wait] == [
+        "the source", "the network", "a core of tx", "a core of rx", "the sink", "the limit that was set",
+    ]  # fmt: skip
+    theory = section("Where the time goes")
+    assert f"used {waits.CORE_BUSY * 100:.0f} % of a core" in theory and waits.CLEAR == 0.1
 
 
 def test_hash_of_nothing() -> None:

@@ -1,6 +1,7 @@
 """Does with bytes in memory what the shell does with sockets, so that a test can drive one session by hand."""
 
 from viamillipede.config import KIB, MIB, Address, RxConfig, TxConfig
+from viamillipede.protocol.control import ControlDecoder
 from viamillipede.protocol.rx_session import Action, RxSession
 from viamillipede.protocol.send_window import Frame
 from viamillipede.protocol.tx_session import TxSession
@@ -9,7 +10,6 @@ from viamillipede.protocol.wire import (
     FROM_RX,
     Ack,
     Answer,
-    ControlDecoder,
     Greeting,
     Header,
     Kind,
@@ -33,9 +33,10 @@ def greeting(
     checkphrase: bytes = bytes(4),
     features: int = 0,
     window_bytes: int = 64 * MIB,
+    name: str = "",
 ) -> Greeting:
     """A greeting that rx accepts, unless it is told otherwise."""
-    return Greeting(session, number, receiver, checkphrase, features, window_bytes, min(MIB, window_bytes))
+    return Greeting(session, number, receiver, checkphrase, features, window_bytes, min(MIB, window_bytes), name)
 
 
 class Receiver:
@@ -131,6 +132,8 @@ class Receiver:
 
     def _take(self, data: bytes | bytearray | memoryview) -> None:
         self.output += data
+        if self.rx.digest.own is not None:
+            self.rx.digest.own.update(memoryview(data))
         if self.open_bytes is not None:
             self.open_bytes -= len(data)
 
@@ -160,6 +163,8 @@ class Sender:
         while taken < len(data) and (view := self.tx.window.input_view()) is not None:
             count = min(len(view), len(data) - taken)
             view[:count] = data[taken : taken + count]
+            if self.tx.digest.own is not None:
+                self.tx.digest.own.update(view[:count])
             self.tx.window.on_input(count, now_us)
             taken += count
         return taken
@@ -201,6 +206,16 @@ class Sender:
         """rx says something else on `leg`."""
         self.tx.on_bytes_untrusted(leg, encode_control(kind, seq, offset), now_us)
         self.tx.check()
+
+
+def compare(sender: Sender, receiver: Receiver, leg: RxLeg, now_us: int = 0) -> None:
+    """All was written: rx tells its digest on `leg`, and tx answers there. IntegrityError of either."""
+    receiver.rx.ask_digest()
+    sender.tx.on_bytes_untrusted(leg.number, b"".join(leg.outbox), now_us)
+    leg.outbox.clear()
+    if (answer := sender.tx.digest.answer()) is not None:
+        receiver.feed(leg, answer, now_us)
+        sender.tx.digest.check()
 
 
 def message(sender: Sender, frame: Frame) -> bytes:

@@ -22,6 +22,7 @@ from viamillipede.config import (
 from viamillipede.errors import FrameError, LimitReached, NoContact, PeerLost, SessionRefused
 from viamillipede.protocol.address_book import AddressBook
 from viamillipede.protocol.calls import Callers, Wishes, bounded
+from viamillipede.protocol.control import ControlDecoder
 from viamillipede.protocol.dialling import Dialling
 from viamillipede.protocol.tx_session import TxSession
 from viamillipede.protocol.waiting_legs import RxLeg
@@ -29,7 +30,6 @@ from viamillipede.protocol.wire import (
     FROM_TX,
     Answer,
     Call,
-    ControlDecoder,
     Kind,
     Verdict,
     decode_call_untrusted,
@@ -89,6 +89,13 @@ def test_the_number_of_paths_does_not_change() -> None:
 def listening(threads: int = 8, **words: Any) -> TxSession:
     """A tx that nobody has called yet."""
     return TxSession(TxConfig(threads=threads, checkphrase=PHRASE, **words), SESSION, 0)
+
+
+def test_a_call_that_is_refused_leaves_the_address_of_its_path() -> None:
+    tx = listening()
+    answered(tx)
+    assert tx.on_call(call(b"somebody"), Address("evil", 1), 0) is Verdict.BUSY
+    assert tx.book.states[0].address == HERE
 
 
 def answered(tx: TxSession, leg: int = 0, rank: int = 0, ranks: int = 1, now_us: int = 0) -> None:
@@ -307,6 +314,14 @@ def test_a_tx_that_was_started_anew_is_final_where_ours_was() -> None:
 def test_a_tx_that_greets_as_it_was_not_called(verdict: Verdict) -> None:
     with pytest.raises(SessionRefused, match="a:1: the transmitter greets as none that could be ours"):
         Caller(HOSTS[0]).rx.on_greeting_refused(0, verdict)
+
+
+def test_a_tx_whose_stream_has_a_name_that_is_not_taken() -> None:
+    caller = Caller(*HOSTS[:2])
+    reason = caller.rx.on_greeting_refused(0, Verdict.NAME)  # the other address may lead to another tx
+    assert reason == "the transmitter's stream has another name than those that are taken"
+    with pytest.raises(SessionRefused, match="b:1: the transmitter's stream has another name"):
+        caller.rx.on_greeting_refused(1, Verdict.NAME)
 
 
 # Doubt ----------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import pytest
 
-from viamillipede.config import S_US, Address, RxConfig
+from viamillipede.config import ANSWER_US, GREETING_US, S_US, Address, RxConfig
 from viamillipede.errors import PeerLost, SessionRefused
 from viamillipede.protocol.contact import Contact
 from viamillipede.protocol.presence import Absence
@@ -29,18 +29,26 @@ def test_who_dials_dials_and_who_listens_does_not() -> None:
     assert made().next_dial(0) is None
 
 
+def test_an_answer_is_waited_for_less_long_once_one_was_had() -> None:
+    side = made(*HOSTS)
+    assert side.answer_us() == GREETING_US
+    side.on_reached(0)
+    assert side.answer_us() == ANSWER_US < GREETING_US
+
+
 @pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict is not Verdict.ACCEPTED])
 def test_a_refusal_in_words(verdict: Verdict) -> None:
     words = {
-        Verdict.VERSION: "the taker speaks another version of the protocol than ours, 1",
+        Verdict.VERSION: "the taker speaks another version of the protocol than ours, 2",
         Verdict.CHECKPHRASE: "the taker has another checkphrase",
         Verdict.BUSY: "the taker is busy with another stream",
+        Verdict.NAME: "the taker does not take streams of this name",
         Verdict.ROLE: "a sender listens there, as we are one; it takes a taker",
     }
     assert made(*HOSTS).on_verdict(0, verdict) == words.get(verdict, "the taker found our hello malformed")
 
 
-@pytest.mark.parametrize("verdict", [Verdict.VERSION, Verdict.CHECKPHRASE, Verdict.ROLE])
+@pytest.mark.parametrize("verdict", [Verdict.VERSION, Verdict.CHECKPHRASE, Verdict.ROLE, Verdict.NAME])
 def test_it_is_final_when_every_address_refuses_for_good_before_the_first_contact(verdict: Verdict) -> None:
     side = made(*HOSTS)
     side.on_verdict(0, verdict)

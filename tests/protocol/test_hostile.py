@@ -9,7 +9,15 @@ import pytest
 from tests.protocol.drive import HOSTS, Receiver, Sender, connect, message
 from viamillipede.config import ACK_DELAY_US, FRAMES_MAX, KIB, S_US, RxConfig, TxConfig
 from viamillipede.errors import FrameError, IntegrityError, RemoteFailed
-from viamillipede.protocol.wire import Ack, Kind, Waiting, encode_control, encode_header
+from viamillipede.protocol.wire import (
+    FEATURE_CHECKSUM,
+    FEATURE_XXH3,
+    Ack,
+    Kind,
+    Waiting,
+    encode_control,
+    encode_header,
+)
 
 DATA = random.Random(5).randbytes(20_000)
 LEGS = 3
@@ -23,6 +31,12 @@ def pair() -> tuple[Sender, Receiver]:
     return Sender(config), Receiver(RxConfig(window_bytes=WINDOW, checksum=True), direct=False)
 
 
+def ask(receiver: Receiver) -> None:
+    """When all was written rx asks for the digest, once."""
+    if receiver.rx.reassembly.complete() and not receiver.rx.digest.asking:
+        receiver.rx.ask_digest()
+
+
 @functools.cache
 def session() -> tuple[tuple[tuple[int, bytes], ...], tuple[tuple[int, bytes], ...]]:
     """A whole session over some legs: what tx sent and what rx sent, in order, each with its leg."""
@@ -33,6 +47,10 @@ def session() -> tuple[tuple[tuple[int, bytes], ...], tuple[tuple[int, bytes], .
     def answer(number: int, data: bytes) -> None:
         back.append((number, data))
         sender.tx.on_bytes_untrusted(number, data, now_us)
+        if (said := sender.tx.digest.answer()) is not None:
+            there.append((number, said))
+            receiver.feed(legs[number], said, now_us)
+            sender.tx.digest.check()
 
     while not sender.tx.done:
         now_us += ACK_DELAY_US
@@ -46,7 +64,8 @@ def session() -> tuple[tuple[tuple[int, bytes], ...], tuple[tuple[int, bytes], .
         for leg in range(LEGS):
             if leg in sender.tx.legs and sender.tx.legs[leg].busy:
                 sender.tx.on_idle(leg)
-        if receiver.rx.reassembly.complete() and not receiver.rx.done:
+        ask(receiver)
+        if receiver.rx.reassembly.complete() and receiver.rx.digest.verified and not receiver.rx.done:
             receiver.rx.on_done()
         if (ack := receiver.rx.next_ack(now_us)) is not None:
             answer(ack[0].number, ack[1])
@@ -98,6 +117,7 @@ def to_receiver(messages: Iterable[tuple[int, bytes]], piece_bytes: int) -> Rece
     for number, data in messages:
         try:
             receiver.feed(legs[number], data)
+            ask(receiver)
         except FrameError:
             receiver.lose(legs[number])
             legs[number] = receiver.leg(number)
@@ -115,7 +135,7 @@ def to_sender(messages: Iterable[tuple[int, bytes]], piece_bytes: int) -> Sender
     sender, _ = pair()
     taken, now_us = 0, 0
     for leg in range(LEGS):
-        sender.up(leg, window_bytes=WINDOW, features=1)
+        sender.up(leg, window_bytes=WINDOW, features=FEATURE_CHECKSUM | FEATURE_XXH3)
     for leg, data in messages:
         now_us += ACK_DELAY_US
         for _ in range(LEGS):
@@ -126,10 +146,11 @@ def to_sender(messages: Iterable[tuple[int, bytes]], piece_bytes: int) -> Sender
         try:
             for i in range(0, len(data), piece_bytes):
                 sender.tx.on_bytes_untrusted(leg, data[i : i + piece_bytes], now_us)
+                sender.tx.digest.check()
         except FrameError:
             sender.tx.on_leg_lost(leg, False, now_us)
             sender.up(leg, now_us)
-        except RemoteFailed:
+        except (RemoteFailed, IntegrityError):
             break
         sender.tx.check()
         assert sender.tx.window.head - sender.tx.window.written <= WINDOW
@@ -143,8 +164,8 @@ def test_the_session_itself_is_accepted_whole_and_byte_by_byte() -> None:
         assert receiver.rx.reassembly.complete() and receiver.output == DATA
         sender = to_sender(back, piece_bytes)
         assert sender.tx.done and sender.tx.restarts == 0 and sender.tx.window.written > WINDOW
-    assert {data[2] for _, data in there} == {Kind.DATA, Kind.END, Kind.BYE}
-    assert {data[2] for _, data in back} == {Kind.ACK, Kind.DONE}
+    assert {data[2] for _, data in there} == {Kind.DATA, Kind.END, Kind.SUM, Kind.BYE}
+    assert {data[2] for _, data in back} == {Kind.ACK, Kind.DIGEST, Kind.DONE}
     assert {leg for leg, _ in there} == set(range(LEGS))
 
 
@@ -177,10 +198,12 @@ def test_well_signed_lies_raise_only_what_is_declared(seed: int) -> None:
             ends = sorted(chance.choice(NUMBERS[:11]) for _ in range(2 * chance.randrange(3)))
             ranges = tuple(zip(ends[::2], ends[1::2], strict=True))
             return leg, Ack(seq, offset, chance.choice(list(Waiting)), chance.choice(NUMBERS), ranges).encode()
-        payload = chance.randbytes(chance.choice([1, 2, 100, 1000]) if kind is Kind.DATA else 0)
+        sizes = {Kind.DATA: [1, 2, 100, 1000], Kind.SUM: [1, 16, 64], Kind.DIGEST: [1, 16, 64], Kind.WAITS: [48]}
+        payload = chance.randbytes(chance.choice(sizes.get(kind, [0])))
         return leg, encode_control(kind, seq, offset, payload)
 
-    messages = [lie([Kind.DATA, Kind.DATA, Kind.DATA, Kind.END, Kind.BYE, Kind.ACK]) for _ in range(300)]
+    kinds = [Kind.DATA, Kind.DATA, Kind.DATA, Kind.END, Kind.BYE, Kind.ACK, Kind.SUM, Kind.WAITS]
+    messages = [lie(kinds) for _ in range(300)]
     _, receiver = pair()
     legs = {number: receiver.leg(number) for number in range(LEGS)}
     for number, data in messages:
@@ -192,4 +215,5 @@ def test_well_signed_lies_raise_only_what_is_declared(seed: int) -> None:
         except IntegrityError:
             break
         assert receiver.rx.reassembly.memory_bytes() <= WINDOW and len(receiver.output) <= 1 << 20
-    to_sender([lie([Kind.ACK, Kind.ACK, Kind.ACK, Kind.RESEND, Kind.DONE, Kind.BYE]) for _ in range(300)], 1 << 30)
+    kinds = [Kind.ACK, Kind.ACK, Kind.ACK, Kind.RESEND, Kind.DONE, Kind.DIGEST, Kind.BYE]
+    to_sender([lie(kinds) for _ in range(300)], 1 << 30)

@@ -146,7 +146,7 @@ def test_the_ranges_of_an_acknowledgement_are_limited() -> None:
     assert len(ack.ranges) == 256 and ack.ranges[0] == (1, 2)
     ((_, decoded),) = said(ack.encode())
     assert decoded == ack
-    assert struct.calcsize("!QQ") * 256 + 16 + 40 == len(ack.encode())
+    assert struct.calcsize("!QQ") * 256 + struct.calcsize("!QQQQ") + 40 == len(ack.encode())
 
 
 # Legs that say nothing ----------------------------------------------------------------------------------

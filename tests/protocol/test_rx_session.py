@@ -7,6 +7,7 @@ from tests.protocol.frames import DATA, SIZE, big, data, end, outbox, told
 from viamillipede.config import (
     ASIDE_US,
     KIB,
+    LEG_DOUBTED_US,
     LEGS_MAX,
     MIB,
     S_US,
@@ -14,7 +15,17 @@ from viamillipede.config import (
 )
 from viamillipede.errors import FrameError, IntegrityError, RemoteFailed
 from viamillipede.protocol.rx_session import SCRATCH_BYTES, Action
-from viamillipede.protocol.wire import FEATURE_CHECKSUM, Ack, Kind, Verdict, Waiting, encode_control, encode_reason
+from viamillipede.protocol.wire import (
+    FEATURE_CHECKSUM,
+    FEATURE_XXH3,
+    Ack,
+    Kind,
+    Verdict,
+    Waiting,
+    encode_control,
+    encode_reason,
+    encode_waits,
+)
 
 # Greetings ----------------------------------------------------------------------------------------------
 
@@ -49,8 +60,37 @@ def test_each_greeting_before_and_after_the_first(changes: dict[str, bytes], bef
 def test_checksums_are_used_when_either_side_wants_them(rx: bool, tx: bool) -> None:
     receiver = Receiver(RxConfig(checksum=rx, window_bytes=MIB))
     answer = receiver.rx.on_greeting(greeting(features=FEATURE_CHECKSUM if tx else 0, window_bytes=64 * KIB))
-    assert answer.features == (FEATURE_CHECKSUM if rx or tx else 0)
+    assert answer.features == (FEATURE_CHECKSUM | FEATURE_XXH3 if rx or tx else 0)  # where bytes are copied anyhow
     assert answer.window_bytes == MIB and receiver.rx.reassembly.window_bytes == 64 * KIB
+
+
+@pytest.mark.parametrize(
+    ("names", "name", "taken"),
+    [
+        (None, "", True),
+        (None, "db1", True),
+        ("*", "", True),
+        ("db?", "db1", True),
+        ("db?", "db12", False),
+        ("db?", "my-db1", False),  # the whole name
+        ("db[12]", "db3", False),
+        ("DB1", "db1", False),
+        ("db1", "", False),
+    ],
+)
+def test_only_names_that_match_are_taken(names: str | None, name: str, taken: bool) -> None:
+    receiver = Receiver(RxConfig(names=names))
+    answer = receiver.rx.on_greeting(greeting(name=name))
+    assert answer.verdict is (Verdict.ACCEPTED if taken else Verdict.NAME)
+    assert (receiver.rx.session, receiver.rx.name) == ((SESSION, name) if taken else (None, ""))
+
+
+def test_another_checkphrase_is_not_told_which_names_are_taken() -> None:
+    receiver = Receiver(RxConfig(names="db1"))
+    assert receiver.rx.on_greeting(greeting(name="x", checkphrase=b"evil")).verdict is Verdict.CHECKPHRASE
+    assert receiver.rx.on_greeting(greeting(name="db1")).verdict is Verdict.ACCEPTED
+    assert receiver.rx.on_greeting(greeting(1, name="x")).verdict is Verdict.NAME
+    assert receiver.rx.name == "db1"
 
 
 def test_a_leg_that_comes_again_supersedes_itself() -> None:
@@ -63,6 +103,25 @@ def test_a_leg_that_comes_again_supersedes_itself() -> None:
     assert receiver.rx.restarts == 1 and receiver.rx.legs_most == 2
     receiver.leg(LEGS_MAX - 1)  # a number that only replaces: not one leg more than was asked for
     assert receiver.rx.legs_most == 2
+
+
+def test_a_leg_that_tx_leaves_is_no_restart_when_it_is_wanted_again() -> None:
+    receiver = Receiver()
+    leg = receiver.leg(3)
+    receiver.feed(leg, encode_control(Kind.LEAVE))
+    receiver.lose(leg)
+    receiver.leg(3)
+    assert receiver.rx.restarts == 0
+
+
+def test_rx_listens_to_a_leg_that_it_has_read_for_a_while() -> None:
+    receiver = Receiver()
+    leg, waits = receiver.leg(0), receiver.leg(1)
+    receiver.feed(waits, data(1))
+    heard = [receiver.rx.listens_to(each, LEG_DOUBTED_US) for each in (leg, waits)]
+    assert heard == [True, False] and not receiver.rx.listens_to(leg, LEG_DOUBTED_US - 1)
+    receiver.rx.on_output_blocked(LEG_DOUBTED_US)
+    assert not receiver.rx.listens_to(leg, 9 * LEG_DOUBTED_US)
 
 
 def test_who_gives_up_says_why_on_every_leg_and_nothing_else() -> None:
@@ -235,7 +294,7 @@ def test_memory_stays_within_the_window_whatever_comes() -> None:
 @pytest.mark.parametrize(
     ("message", "error", "words"),
     [
-        (encode_reason(Kind.ABORT, "in\x1b[0mput\nfailed"), RemoteFailed, r"gave up at byte 100: in\?\[0mput\?failed$"),
+        (encode_reason(Kind.ABORT, "in\x1b[0mput\r\nlost"), RemoteFailed, r"gave up at byte 100: in\?\[0mput\?\nlost$"),
         (encode_reason(Kind.ABORT, ""), RemoteFailed, "gave up at byte 100: $"),
         (encode_reason(Kind.ABORT, "x")[:-1] + b"y", FrameError, "damaged payload"),
         (encode_control(Kind.BYE), FrameError, "bye"),
@@ -256,6 +315,24 @@ def test_what_ends_a_leg_or_the_session(message: bytes, error: type[Exception], 
     with pytest.raises(error, match=words):
         receiver.feed(leg, message)
     assert receiver.output == DATA[:100]
+
+
+@pytest.mark.parametrize("piece", [1, 1 << 30])
+def test_tx_says_where_the_time_goes_and_the_latest_word_counts(piece: int) -> None:
+    receiver = Receiver()
+    receiver.piece_bytes = piece
+    leg = receiver.leg()
+    receiver.feed(leg, encode_waits([1, 2, 3, 4, 5, 6]) + data(0) + encode_waits([7, 8, 9, 10, 11, 12]))
+    assert receiver.rx.tx_waits_us == (7, 8, 9, 10, 11, 12) and receiver.output == DATA[:100]
+
+
+def test_rx_says_where_its_time_goes_in_each_acknowledgement() -> None:
+    receiver = Receiver()
+    leg = receiver.leg()
+    receiver.rx.output_us, receiver.rx.core_us = 5_000_000, 7_000
+    receiver.feed(leg, data(0))
+    ack = told(receiver, S_US)
+    assert ack is not None and (ack.output_us, ack.core_us) == (5_000_000, 7_000)
 
 
 def test_who_could_not_be_answered_does_not_own_the_receiver() -> None:

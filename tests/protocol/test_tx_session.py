@@ -19,7 +19,7 @@ from viamillipede.protocol.wire import (
     encode_reason,
 )
 
-REFUSED = [Verdict.VERSION, Verdict.CHECKPHRASE, Verdict.ROLE]
+REFUSED = [Verdict.VERSION, Verdict.CHECKPHRASE, Verdict.ROLE, Verdict.NAME]
 BUSY = [Verdict.BUSY, Verdict.MALFORMED]
 
 
@@ -44,7 +44,9 @@ def test_the_greeting_says_what_was_configured() -> None:
     assert (greeting.window_bytes, greeting.frame_bytes) == (MIB, MIB // 4)
     sender.up(0, features=FEATURE_CHECKSUM)
     assert decode_greeting_untrusted(sender.tx.greeting(1)).receiver == RECEIVER
-    assert decode_greeting_untrusted(Sender().tx.greeting(0)).features == 0
+    plain = decode_greeting_untrusted(Sender().tx.greeting(0))
+    assert (plain.features, plain.name) == (0, "")
+    assert decode_greeting_untrusted(Sender(TxConfig(addresses=HOSTS, name="db1")).tx.greeting(0)).name == "db1"
 
 
 @pytest.mark.parametrize("state", ["waiting", "together", "alone"])
@@ -94,6 +96,14 @@ def test_the_first_answer_settles_window_and_checksum() -> None:
     window = sender.tx.window
     sender.up(1, window_bytes=MIB)
     assert sender.tx.window is window
+
+
+def test_a_receiver_that_would_not_verify_what_was_to_be_verified_is_refused() -> None:
+    sender = Sender(TxConfig(addresses=HOSTS, checksum=True))
+    answer = Answer(Verdict.ACCEPTED, 0, RECEIVER, MIB)
+    assert sender.tx.on_answer(0, 0, answer, 0) == "the receiver does not verify checksums"
+    with pytest.raises(SessionRefused, match="b:2: the receiver does not verify checksums"):
+        sender.tx.on_answer(1, 1, answer, 0)
 
 
 @pytest.mark.parametrize("alone", [False, True])
@@ -265,8 +275,8 @@ def test_done_only_for_the_stream_that_was_sent() -> None:
 def test_the_reason_of_rx_is_told_and_safe_to_print() -> None:
     sender = Sender()
     sender.up(0)
-    with pytest.raises(RemoteFailed, match=r"the receiver gave up: disk \?\[31mfull\?$"):
-        sender.tx.on_bytes_untrusted(0, encode_reason(Kind.REFUSAL, "disk \x1b[31mfull\n"), 0)
+    with pytest.raises(RemoteFailed, match=r"the receiver gave up: disk \?\[31mfull\?\nNo space left$"):
+        sender.tx.on_bytes_untrusted(0, encode_reason(Kind.REFUSAL, "disk \x1b[31mfull\r\nNo space left"), 0)
 
 
 @pytest.mark.parametrize(
@@ -289,6 +299,13 @@ def test_what_cannot_be_true_costs_the_leg(data: bytes) -> None:
             for piece in pieces:
                 sender.tx.on_bytes_untrusted(0, piece, 0)
         sender.tx.check()
+
+
+def test_where_the_time_of_rx_goes_only_grows() -> None:
+    sender = busy_sender(2)
+    for leg, output_us, core_us in [(0, 500, 70), (1, 400, 60), (0, 500, 80)]:
+        sender.tx.on_bytes_untrusted(leg, Ack(0, 0, Waiting.FRAME, 0, (), output_us, core_us).encode(), 0)
+    assert (sender.tx.rx_output_us, sender.tx.rx_core_us) == (500, 80)
 
 
 def test_messages_of_all_legs_are_kept_apart() -> None:

@@ -69,6 +69,9 @@ class Options:
     dead_share: float  # of the legs when faults end, besides those that are dead already
     check_every: int
     links: tuple[Link, ...]
+    tx_digest: str = "auto"
+    rx_digest: str = "auto"
+    damaged: str = ""  # "tx" or "rx": one byte is another one when this side takes its digest
 
     @property
     def threads(self) -> int:
@@ -124,7 +127,18 @@ def draw(seed: int) -> Options:
         check_every=rng.choice((1, 4, 16)),
         links=_draw_links(rng, calm, count, total, frame),
     )
-    return replace(options, addresses=min(options.addresses, count))  # each needs a leg that dials it
+    options = replace(options, addresses=min(options.addresses, count))  # each needs a leg that dials it
+    return _with_digests(options)
+
+
+def _with_digests(options: Options) -> Options:
+    """The digests have a chance of their own: what else a seed draws does not depend on it."""
+    rng = random.Random(f"digests {options.seed}")
+    kinds, weights = ("auto", "xxh3", "sha256"), (10, 1, 1)
+    tx_digest, rx_digest = rng.choices(kinds, weights, k=2)
+    taken = not options.direct or options.tx_checksum or options.rx_checksum or {tx_digest, rx_digest} != {"auto"}
+    damaged = rng.choice(("tx", "rx")) if taken and options.total_bytes and rng.random() < 0.1 else ""
+    return replace(options, tx_digest=tx_digest, rx_digest=rx_digest, damaged=damaged)
 
 
 def _draw_total(rng: random.Random, frame: int) -> int:

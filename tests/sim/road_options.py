@@ -66,6 +66,9 @@ class RoadOptions:
     check_every: int
     roads: tuple[RoadPlan, ...]
     frames_max: int = FRAMES_MAX
+    tx_digest: str = "auto"
+    rx_digest: str = "auto"
+    damaged: str = ""
 
     @property
     def addresses(self) -> int:

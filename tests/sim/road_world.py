@@ -145,6 +145,9 @@ class RoadWorld(Agenda):
         known.forward.cut = True
         known.back.abort()
 
+    def on_asked(self) -> None:
+        """See Sim."""
+
     def on_tx_tick(self) -> None:
         """See Sim; the demands here are on the whole."""
 

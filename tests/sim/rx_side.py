@@ -1,10 +1,11 @@
 """The receiver's shell, as thin as the real one: it steps legs, writes the output, sends what the session says."""
 
+from tests.sim.hasher import Hasher
 from tests.sim.output import Pipe
 from tests.sim.record import Arrived
 from tests.sim.setting import Joined, Sim
 from viamillipede.config import GREETING_US, TICK_US, RxConfig
-from viamillipede.errors import FrameError
+from viamillipede.errors import FrameError, IntegrityError
 from viamillipede.protocol.reassembly import Plan
 from viamillipede.protocol.rx_session import Action, RxSession
 from viamillipede.protocol.waiting_legs import RxLeg
@@ -34,11 +35,13 @@ class RxSide:
         self.world, self.options = world, world.options
         options = world.options
         config = RxConfig(
-            checksum=options.rx_checksum, window_bytes=options.rx_window, port=1,
+            checksum=options.rx_checksum, digest=options.rx_digest, window_bytes=options.rx_window, port=1,
             outage_us=FOREVER_US, regroup_us=FOREVER_US,
         )  # fmt: skip
         self.session = RxSession(config, b"receiver", options.direct, world.now_us)
         self.pipe: Pipe  # for the world to lay
+        self.disagreed = False  # with tx about the digest
+        self._hasher = Hasher(world, None, self.service, "rx")
         self.connections: dict[int, RxConnection] = {}
         self.stored_bytes = 0
         self._blocked: list[RxConnection] = []  # legs that would move bytes to the output, which is full
@@ -68,6 +71,8 @@ class RxSide:
             return
         self.world.note(f"rx: leg {mine.connection.leg}: {reason}")
         if mine.leg is not None:
+            if self._asks():
+                self.world.count("cut before the digest was answered")
             self.session.on_leg_lost(mine.leg, closed_by_peer, self.world.now_us)
         self.world.close_from_rx(mine.connection)
 
@@ -82,8 +87,14 @@ class RxSide:
         if old is not None:
             self.world.count("superseded")
             self.lose(self.connections[old.key], "superseded", True)
+        if not self.session.presence.contacted:
+            self._hasher = Hasher(self.world, self.session.digest.own, self.service, "rx")
         mine.backlog += answer.encode()
         mine.leg = self.session.on_leg_up(mine.connection.key, greeting.leg, self.world.now_us)
+        self.world.count("new leg asked for the digest", self._asks())
+
+    def _asks(self) -> bool:
+        return self.session.digest.asking and not self.session.digest.verified
 
     def _readable(self, mine: RxConnection) -> None:
         if mine.polled and mine.connection.key in self.connections:
@@ -132,6 +143,7 @@ class RxSide:
             if self.world.rng.random() < 0.05:
                 self.pipe.read_meanwhile()
             if isinstance(what, int):
+                assert self.session.digest.own is None, "bytes went past the digest"
                 if not self.pipe.room():
                     session.on_output_blocked(self.world.now_us)
                     mine.polled = False
@@ -156,6 +168,11 @@ class RxSide:
         except FrameError as error:
             self.world.count("frame errors at rx")
             self.lose(mine, str(error), False)
+            return False
+        except IntegrityError:
+            if not self.options.damaged:
+                raise
+            self.disagreed = True
             return False
         if record is not None and had_copy is not None and leg.copy is None:
             useful = leg.bytes_discarded - mine.wasted < had_copy.header.length or not had_copy.header.length
@@ -188,8 +205,15 @@ class RxSide:
 
     # ---- output ---------------------------------------------------------------------------------
     def _drain(self) -> None:
-        while (view := self.session.reassembly.output_view()) is not None:
+        hasher, reassembly = self._hasher, self.session.reassembly
+        while (view := reassembly.output_view()) is not None:
             assert len(view)
+            if hasher.digest is not None:
+                if hasher.taken == reassembly.written and not hasher.busy:
+                    hasher.take(view)
+                if hasher.busy:
+                    return
+                view = view[: hasher.taken - reassembly.written]
             count = self.pipe.write(view)
             if not count:
                 self.session.on_output_blocked(self.world.now_us)
@@ -215,7 +239,12 @@ class RxSide:
         while (leg := session.take_runnable()) is not None:
             self._run(self.connections[leg.key])
             self._drain()
-        if session.reassembly.complete() and not session.done and (self.pipe.drained() or self.options.seed % 2):
+        complete = session.reassembly.complete()
+        if complete and not session.digest.asking:
+            session.ask_digest()
+            self.world.on_asked()
+        verified = complete and session.digest.verified
+        if verified and not session.done and (self.pipe.drained() or self.options.seed % 2):
             session.on_done()
         for _ in range(3):
             item = session.next_ack(now_us)
@@ -283,6 +312,7 @@ class RxSide:
         for leg in self.session.silent(now_us):
             self.lose(self.connections[leg.key], "silent", False)
         legs, message = self.session.heartbeats(now_us)
+        self.world.count("digest asked for again", len(legs) * self._asks())
         for leg in legs:
             if leg.key in self.connections:
                 self._say(self.connections[leg.key], message)

@@ -92,6 +92,18 @@ class Settings(Protocol):
         """Whether rx wants it."""
 
     @property
+    def tx_digest(self) -> str:
+        """Which tx wants."""
+
+    @property
+    def rx_digest(self) -> str:
+        """Which rx wants."""
+
+    @property
+    def damaged(self) -> str:
+        """Whose digest is of another stream: "tx", "rx", or "" for nobody's."""
+
+    @property
     def direct(self) -> bool:
         """Whether the output takes bytes from a socket."""
 
@@ -153,6 +165,9 @@ class Sim(Protocol):
 
     def close_from_rx(self, connection: Joined) -> None:
         """In order."""
+
+    def on_asked(self) -> None:
+        """rx has just asked for the digest: a good moment for a fault."""
 
     def on_tx_tick(self) -> None:
         """tx has looked at its deadlines; the world checks that it has seen all it should."""

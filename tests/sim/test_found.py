@@ -19,7 +19,6 @@ FOUND = {
 
 FOUND_ON_ROADS = {
     31: "the tuner took another number for its bound and stayed with one leg for ever",
-    106: "after an outage all waited 7 s for one frame on a leg that TCP had put off: it was not hedged in time",
 }
 
 

@@ -1,12 +1,20 @@
 """The transmitter's shell, as thin as the real one: it dials, reads, sends and asks the session."""
 
+from tests.sim.hasher import Hasher
 from tests.sim.record import Sent
 from tests.sim.setting import Joined, Sim
-from viamillipede.config import GREETING_US, KIB, TICK_US, Address, TxConfig
-from viamillipede.errors import FrameError
+from viamillipede.config import GREETING_US, KIB, TICK_US, WAITS_US, Address, TxConfig
+from viamillipede.errors import FrameError, IntegrityError
 from viamillipede.protocol.send_window import Frame
 from viamillipede.protocol.tx_session import RETIRED, TxSession
-from viamillipede.protocol.wire import ANSWER_BYTES, Kind, Verdict, decode_answer_untrusted, encode_control
+from viamillipede.protocol.wire import (
+    ANSWER_BYTES,
+    Kind,
+    Verdict,
+    decode_answer_untrusted,
+    encode_control,
+    encode_waits,
+)
 
 FOREVER_US = 10**12
 NOTSENT_BYTES_MIN, SAMPLE_EVERY_TICKS = 16 * KIB, 3  # as the real shell has them
@@ -32,7 +40,8 @@ class TxSide:
         self.world, self.options = world, world.options
         options = world.options
         config = TxConfig(
-            checksum=options.tx_checksum, window_bytes=options.tx_window, frame_bytes=options.frame_bytes,
+            checksum=options.tx_checksum, digest=options.tx_digest,
+            window_bytes=options.tx_window, frame_bytes=options.frame_bytes,
             threads=options.threads, wait_us=FOREVER_US, outage_us=FOREVER_US, regroup_us=FOREVER_US,
             addresses=tuple(Address("host", 1 + i) for i in range(options.addresses)),
         )  # fmt: skip
@@ -40,6 +49,8 @@ class TxSide:
         self.connections: dict[int, TxConnection] = {}  # leg -> its connection, once it is up
         self._pending: dict[int, TxConnection] = {}  # ... before it is, perhaps beside one that is doubted
         self.replaced = 0
+        self.disagreed = False  # with rx about the digest
+        self._hasher = Hasher(world, None, self.pump, "tx")
         self.limit_bytes = 0  # of the window at first contact
         self.input_end_us = self.written_at_input_end = 0  # when all had been read, and what rx had written by then
         self._input_left = options.total_bytes
@@ -130,6 +141,7 @@ class TxSide:
                     if not mine.informed:  # before, it might send what arrived long ago
                         mine.informed = True
                         self.session.on_idle(mine.leg)
+                    self._compare(mine)
             except FrameError as error:
                 self.world.count("frame errors at tx")
                 self.lose(mine, str(error), False)
@@ -140,6 +152,19 @@ class TxSide:
             self.lose(mine, "closed by rx", True)
             return
         self.pump()
+
+    def _compare(self, mine: TxConnection) -> None:
+        """rx may have told its digest; it does so again while it hears nothing."""
+        answer = None if self._hasher.busy else self.session.digest.answer()
+        if answer is None:
+            return
+        self._say(mine, answer)
+        try:
+            self.session.digest.check()
+        except IntegrityError:
+            if not self.options.damaged:
+                raise
+            self.disagreed = True
 
     def _on_answer(self, mine: TxConnection, data: bytes) -> None:
         mine.answer += data
@@ -153,7 +178,9 @@ class TxSide:
         assert not refusal, refusal
         mine.up = True
         self.connections[leg] = self._pending.pop(leg)
-        self.limit_bytes = self.limit_bytes or self.session.window.limit_bytes
+        if not self.limit_bytes:
+            self.limit_bytes = self.session.window.limit_bytes
+            self._hasher = Hasher(self.world, self.session.digest.own, self.pump, "tx")
         self.world.note(f"tx: leg {leg} is up, to address {mine.rank}")
         if self.world.record is not None:
             self.world.record.up.append((self.world.now_us, leg, mine.rank))
@@ -229,6 +256,12 @@ class TxSide:
         for mine in [*self.connections.values(), *self._pending.values()]:
             self._say(mine, BYE)
 
+    def _say_waits(self) -> None:
+        """On one leg, if any has room for it."""
+        free = [mine for mine in self.connections.values() if not mine.outgoing]
+        for mine in free[:1]:
+            self._say(mine, encode_waits([self._ticks] * 6))
+
     def _say(self, mine: TxConnection, message: bytes) -> None:
         """Behind the current frame if there is one."""
         mine.outgoing.append((memoryview(message), True))
@@ -250,13 +283,14 @@ class TxSide:
         if not self.session.presence.contacted or window.ended:
             return
         while self._input_left and self._available:
-            view = window.input_view()
+            view = None if self._hasher.busy else window.input_view()
             if view is None:
                 return
             assert len(view), "an empty view looks like the end of the input"
             count = min(len(view), self._available, self._input_left)
             start = self.options.total_bytes - self._input_left
             view[:count] = self.world.source[start : start + count]
+            self._hasher.take(view[:count])
             window.on_input(count, self.world.now_us)
             self._input_left -= count
             self._available -= count
@@ -294,6 +328,8 @@ class TxSide:
             self.lose(self.connections[leg], reason, False)
         for leg in self.session.heartbeats(now_us):
             self._say(self.connections[leg], BEAT)
+        if not self._ticks % (WAITS_US // TICK_US):
+            self._say_waits()
         self.dial()
         self.pump()
         self.world.after(TICK_US, self._tick)

@@ -5,6 +5,7 @@ the window, and the transfer ends.
 Method: the seed fixes everything; time is virtual. Faults strike until `faults_end_us`; from then
 on links are perfect, except that dead legs stay dead but one, and a deadline holds that follows
 from the drawn rates. In a calm world nothing may be sent twice (but for first guesses), and no leg replaced.
+If a byte was damaged on its way into a digest, both sides find that, and nothing is called done.
 """
 
 import heapq
@@ -32,11 +33,12 @@ FOREVER_US = 10**12
 
 # What a swarm has to have seen: each is a case that the design must get right.
 COVERED = (
-    "a frame from two legs", "aside, then direct", "calm worlds", "corrupted and sent again", "cut between",
-    "cut in mid-frame", "cut in mid-header", "direct and stored in one stream", "discarded from the middle",
-    "discarded whole", "due frame behind one read aside", "frame errors at rx", "frame errors at tx", "hedges",
-    "reader pauses", "sent again after growth", "replaced silent", "replaced stuck",
-    "superseded", "survivor alone", "window growth",
+    "a damaged byte found", "a frame from two legs", "aside, then direct", "calm worlds", "corrupted and sent again",
+    "cut before the digest was answered", "cut between", "cut in mid-frame", "cut in mid-header",
+    "digest asked for again", "digest in a thread", "digests compared", "direct and stored in one stream",
+    "discarded from the middle", "discarded whole", "due frame behind one read aside", "frame errors at rx",
+    "frame errors at tx", "hedges", "new leg asked for the digest", "no digest", "reader pauses",
+    "sent again after growth", "replaced silent", "replaced stuck", "superseded", "survivor alone", "window growth",
 )  # fmt: skip
 
 
@@ -46,6 +48,7 @@ class World:
     def __init__(self, options: Options, log: Callable[[str], None] | None, record: Record | None) -> None:
         self.options, self._log, self.record = options, log, record
         self.rng = random.Random(options.seed + 1)
+        self._late = random.Random(f"late faults {options.seed}")
         self.now_us = S_US
         self.source = self.rng.randbytes(options.total_bytes)
         self.counts: Counter[str] = Counter()
@@ -101,6 +104,8 @@ class World:
         return self.counts
 
     def _over(self, done_us: int) -> bool:
+        if self.rx.disagreed:
+            return True
         if not self.tx.session.done:
             return False
         return self.rx.session.bye or not self.rx.session.legs or self.now_us > done_us + LINGER_US
@@ -139,9 +144,27 @@ class World:
         numbers = [leg.number for leg in rx.legs.values()]
         assert len(numbers) == len(set(numbers)), "a leg that was superseded is kept"
         assert tx.window.arrived_next <= rx.reassembly.due_seq, "tx believes in more than arrived"
+        assert rx.digest.verified or not (rx.done or tx.done), "done before the digests were compared"
+        assert tx.digest.compared or not rx.digest.verified, "rx has verified what tx has not"
 
     def _check_end(self) -> None:
         options, tx, rx, counts = self.options, self.tx.session, self.rx.session, self.counts
+        for name, number in (
+            ("hedges", tx.hedges),
+            ("restarts", tx.restarts),
+            ("corrupted and sent again", rx.reassembly.corrupted),
+            ("asides", rx.waiting_legs.asides),
+            ("window growth", tx.window.limit_bytes > self.tx.limit_bytes),
+            ("direct and stored in one stream", rx.reassembly.direct_bytes > 0 and self.rx.stored_bytes > 0),
+            ("survivor alone", len(self._dead_legs) == len(options.links) - 1 and len(options.links) > 1),
+        ):
+            counts[name] += int(number)
+        if options.damaged:
+            assert self.tx.disagreed and self.rx.disagreed, "a damaged byte was not found"
+            counts["a damaged byte found"] += 1
+            return
+        counts["no digest" if rx.digest.own is None else "digests compared"] += 1
+        assert str(tx.digest.own) == str(rx.digest.own)
         assert rx.done and self.rx.pipe.accepted == options.total_bytes, "the stream is short"
         assert rx.reassembly.total == options.total_bytes
         if options.fault_kinds == ("corrupt",) and not self._dead_legs:
@@ -156,16 +179,6 @@ class World:
             assert not rx.resends and (allowed or not rx.reassembly.duplicate_bytes)
             assert rx.bye, "tx did not say bye"
             counts["calm worlds"] += 1
-        for name, number in (
-            ("hedges", tx.hedges),
-            ("restarts", tx.restarts),
-            ("corrupted and sent again", rx.reassembly.corrupted),
-            ("asides", rx.waiting_legs.asides),
-            ("window growth", tx.window.limit_bytes > self.tx.limit_bytes),
-            ("direct and stored in one stream", rx.reassembly.direct_bytes > 0 and self.rx.stored_bytes > 0),
-            ("survivor alone", len(self._dead_legs) == len(options.links) - 1 and len(options.links) > 1),
-        ):
-            counts[name] += int(number)
 
     # ---- links ----------------------------------------------------------------------------------
     def _outcome(self, leg: int, rank: int) -> str:
@@ -212,6 +225,16 @@ class World:
             distance = self.rng.expovariate(1 / (300 if on_back else self.options.fault_bytes))
             victim.fault_at = victim.sent_bytes + int(distance)
             victim.on_fault = partial(self._strike, connection, victim)
+
+    def on_asked(self) -> None:
+        """Faults strike when the digests are on their way, too: at some byte of the question, or of the answer."""
+        if self._faults_over or self._late.random() >= self.options.fault_chance:
+            return
+        for connection in self._live.values():
+            if self._late.random() < 0.8:
+                victim = self._late.choice(connection.streams())
+                victim.fault_at = victim.sent_bytes + self._late.randrange(120)
+                victim.on_fault = partial(self._strike, connection, victim)
 
     def on_tx_tick(self) -> None:
         """A leg that has bytes and moves none is replaced, whoever delivered its frames meanwhile."""

@@ -30,10 +30,12 @@ READ_BYTES = 64 * KIB
 GONE_POLL_US = 20 * MS_US
 KILLED_US = 1 * S_US  # for what was killed to be gone
 
-# Its output is the command's input. "end": let go of that, the stream is whole; "well": the command has ended.
+# Its output is the command's input. "end": let go of that, the stream is whole. Who ends all our processes at once
+# leaves the order to us, and one who is after those with our name (pkill -9 -f) shall not find the guardian.
 _GUARDIAN = f"""
+trap '' TERM INT HUP
 while read -r word; do
-    case $word in well) exit 0 ;; end) exec >/dev/null ;; esac
+    case $word in end) exec >/dev/null ;; esac
 done
 kill -s TERM -- "-$1"
 n={COMMAND_END_US * 10 // S_US}
@@ -66,7 +68,10 @@ class Command:
         self, environ: Mapping[str, str], stdin: int | None = None, stdout: int | None = None, held: int | None = None
     ) -> None:
         """Run it; None: our own descriptor. `held`: what the guardian keeps open too. LocalIOError: it cannot run."""
-        self._stderr, stderr = os.pipe()
+        try:
+            self._stderr, stderr = os.pipe()
+        except OSError as error:
+            raise self._cannot_run(error) from error
         try:
             self._process = subprocess.Popen(
                 self.argv, stdin=stdin, stdout=stdout, stderr=stderr,
@@ -74,14 +79,20 @@ class Command:
             )  # fmt: skip
         except OSError as error:
             os.close(self._stderr)
-            raise LocalIOError(f"cannot run the {self._role} {self.argv[0]!r}: {error.strerror}") from error
+            raise self._cannot_run(error) from error
         finally:
             os.close(stderr)
-        self._guardian = subprocess.Popen(
-            ["/bin/sh", "-c", _GUARDIAN, "viamillipede-guardian", str(self._process.pid)],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL if held is None else held, stderr=subprocess.DEVNULL,
-            cwd="/", start_new_session=True,
-        )  # fmt: skip
+        try:
+            self._guardian = subprocess.Popen(
+                ["/bin/sh", "-c", _GUARDIAN, "guardian", str(self._process.pid)],
+                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL if held is None else held, stderr=subprocess.DEVNULL,
+                cwd="/", start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:  # it must not run unguarded
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            os.close(self._stderr)
+            raise self._cannot_run(error) from error
         self.started = True
         os.set_blocking(self._stderr, False)
         self._stderr_poll.register(self._stderr, select.POLLIN)
@@ -89,10 +100,13 @@ class Command:
         pid = self._process.pid
         Worker(self._loop, self._role).submit(lambda: _wait(pid), self._on_ended)
 
+    def _cannot_run(self, error: OSError) -> LocalIOError:
+        return LocalIOError(f"cannot run the {self._role} {self.argv[0]!r}: {error.strerror}")
+
     def _on_ended(self, _result: int | OSError) -> None:
         self.status = self._process.wait()
-        while self._stderr >= 0 and self._stderr_poll.poll(0):
-            self._on_stderr()
+        if self._stderr >= 0 and self._stderr_poll.poll(0):
+            self._on_stderr()  # once: as much as a pipe holds; what it has started may say more without end
         if self._partial:
             self._keep(self._partial)
         self.ended.set()
@@ -137,7 +151,10 @@ class Command:
 
     def let_go(self) -> None:
         """The stream is whole: the guardian shall not hold the command's input open any more."""
-        self._tell_guardian(b"end\n")
+        stdin = self._guardian.stdin
+        assert stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # somebody has killed it
+            os.write(stdin.fileno(), b"end\n")
 
     def close(self) -> None:
         """Dismiss the guardian, if the command has ended. Idempotent."""
@@ -145,14 +162,10 @@ class Command:
             return
         self._forget_stderr()
         if self.status is not None:
-            self._tell_guardian(b"well\n")
+            assert self._guardian.stdin is not None
+            self._guardian.kill()
             self._guardian.wait()
-
-    def _tell_guardian(self, word: bytes) -> None:
-        stdin = self._guardian.stdin
-        assert stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # somebody has killed it
-            os.write(stdin.fileno(), word)
+            self._guardian.stdin.close()
 
     # ---- what it says ---------------------------------------------------------------------------
     def _on_stderr(self) -> None:
@@ -179,20 +192,23 @@ class Command:
         text = line.decode(errors="replace").rstrip()
         self._log.write(text + "\n")
         if text:
-            self._lines.append(text[-LINE_BYTES_MAX:])
+            self._lines.append(_last(text, LINE_BYTES_MAX))
 
     # ---- how it ended ---------------------------------------------------------------------------
     def name(self) -> str:
-        """The command as it was written."""
-        return repr(" ".join(self.argv)[:LINE_BYTES_MAX])
+        """The command as it was written, LINE_BYTES_MAX bytes of it."""
+        said = repr(" ".join(self.argv)).encode()
+        return said.decode() if len(said) <= LINE_BYTES_MAX else said[:LINE_BYTES_MAX].decode(errors="ignore") + "...'"
 
     def how(self) -> str:
         """How it ended, with the last lines of its standard error, each on a line of its own."""
         status = self.status or 0
         ended = f"exited with status {status}" if status >= 0 else f"was ended by {_signal_name(-status)}"
         said: list[str] = []
+        left = QUOTED_BYTES
         for line in reversed(self._lines):
-            if sum(map(len, said)) + len(line) > QUOTED_BYTES:
+            left -= len(line.encode()) + 1
+            if left < 0:
                 break
             said.insert(0, line)
         return "\n".join([f"the {self._role} {self.name()} {ended}", *said])
@@ -201,6 +217,11 @@ class Command:
 def _wait(pid: int) -> int:
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     return 0
+
+
+def _last(text: str, count: int) -> str:
+    """The end of it, so many bytes at most."""
+    return text.encode()[-count:].decode(errors="ignore")
 
 
 def _signal_name(number: int) -> str:

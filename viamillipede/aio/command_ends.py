@@ -13,8 +13,11 @@ from viamillipede.errors import LocalIOError
 
 
 def _pipe(ours: int) -> tuple[int, int]:
-    """A pipe, of the size that suits us, whose end `ours`, 0 or 1, does not block."""
-    ends = os.pipe()
+    """A pipe, of the size that suits us, whose end `ours`, 0 or 1, does not block. LocalIOError: there is none."""
+    try:
+        ends = os.pipe()
+    except OSError as error:
+        raise LocalIOError(f"no pipe for the command: {error.strerror}") from error
     os.set_blocking(ends[ours], False)
     try:
         fcntl.fcntl(ends[ours], fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -93,6 +96,7 @@ class CommandSink:
     ) -> None:
         self.command = Command(argv, "sink", log, on_exit)
         self._on_open, self._on_gone = on_open, on_gone
+        self._pipe = _Pipe(-1)
         self._piped: PipeSink | None = None
         self._gone = False
 
@@ -106,7 +110,8 @@ class CommandSink:
             raise
         finally:
             os.close(theirs)
-        self._piped = PipeSink(_Pipe(ours), self.command.let_go, self._on_open, self._lose)
+        self._pipe = _Pipe(ours)
+        self._piped = PipeSink(self._pipe, self.command.let_go, self._on_open, self._lose)
 
     def _lose(self) -> None:
         self._gone = True
@@ -136,8 +141,8 @@ class CommandSink:
             self._piped.arm()
 
     def drained(self) -> bool:
-        """See sink.Sink."""
-        return self._piped is None or self._piped.drained()
+        """See sink.Sink. Once it is closed there is nothing left to be taken."""
+        return self._piped is None or self._pipe.fd < 0 or self._piped.drained()
 
     def close(self) -> None:
         """See sink.Sink."""

@@ -87,6 +87,9 @@ class Doorway:
                 self._program.loop.remove_reader(self._doorway.fileno())
                 self._program.fail(PeerLost("the process that listens has ended"))
                 return
+            if not fds:  # the kernel could not give us another descriptor
+                self._program.log.say(LEG, "a connection was lost: too many descriptors are open")
+                continue
             port, _, host = message[GREETING_BYTES:].decode().partition(" ")
             greeting = decode_greeting_untrusted(message[:GREETING_BYTES])
             sock = socket.socket(fileno=fds[0])

@@ -28,10 +28,13 @@ from viamillipede.aio.sockets import raise_descriptor_limit
 from viamillipede.aio.spawner import END_US, Ended, Spawner
 from viamillipede.aio.systemd import Service
 from viamillipede.config import LEGS_MAX, S_US, Address, RxConfig
-from viamillipede.errors import Failure, LimitReached
+from viamillipede.errors import Exit, Failure, LimitReached, PeerLost
 from viamillipede.protocol.presence import Presence
 from viamillipede.protocol.wire import Answer, Greeting, Verdict
 from viamillipede.views.snapshot import Snapshot
+
+
+ENDED_MAX = 4096  # streams that are remembered: a leg of theirs that was late shall not begin them again
 
 
 class Stream:
@@ -54,6 +57,7 @@ class Keeper(Program):
         self.listener = self.receiver
         self.streams: dict[int, Stream] = {}  # by the spawner's number
         self.outcomes: Counter[int] = Counter()  # exit statuses of the streams that have ended
+        self._ended: dict[bytes, None] = {}  # the sessions of the latest ones
         self.observer = Observer(
             config, self.log, None, self.began_us, streams=self.outcomes, latest=self._snapshots
         )  # each stream shows itself
@@ -83,7 +87,7 @@ class Keeper(Program):
             return Verdict.MALFORMED
         if any(stream.session == greeting.session for stream in self.streams.values()):
             return Verdict.ACCEPTED
-        if any(greeting.receiver):
+        if any(greeting.receiver) or greeting.session in self._ended:
             return Verdict.UNKNOWN
         if self.config.names is not None and not fnmatchcase(greeting.name, self.config.names):
             return Verdict.NAME
@@ -97,6 +101,7 @@ class Keeper(Program):
         label = greeting.name or greeting.session.hex()[:8]
         number, doorway = self._spawner.start(label)
         stream = self.streams[number] = Stream(greeting.session, label, doorway)
+        self._all_ended.clear()
         self.loop.add_reader(doorway.fileno(), self._on_news, stream)
         self.log.say(EVENT, f"stream {label} from {peer.host}: begins, {report.plural(self._active(), 'stream')} now")
         return stream
@@ -130,7 +135,7 @@ class Keeper(Program):
         if ended is None:
             self.loop.remove_reader(self._spawner.fileno())
             self._all_ended.set()
-            self.fail(RuntimeError("the process that forks the streams has ended"))
+            self.fail(PeerLost("the process that forks the streams has ended"))
             return
         self._on_stream_ended(ended)
 
@@ -138,6 +143,10 @@ class Keeper(Program):
         stream = self.streams.pop(ended.number)
         self._forget(stream)
         self.outcomes[ended.status] += 1
+        if ended.status != Exit.LIMIT:  # then it has not begun
+            self._ended[stream.session] = None
+        if len(self._ended) > ENDED_MAX:
+            del self._ended[next(iter(self._ended))]
         self._idle_since_us = now_us()
         how = "complete" if not ended.status else f"failed with status {ended.status}"
         self.log.say(WARNING if ended.status else EVENT, f"stream {stream.label}: {how}")

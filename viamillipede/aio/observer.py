@@ -48,7 +48,7 @@ class Observer:
         self._own: tuple[Snapshot, ...] = ()
         self._streams, self._latest = streams, latest or (lambda: self._own)
         self._due_us = 0
-        self._stall_told_us = 0
+        self._stall_tell_us = 0  # when it is to be said (again)
         self._metrics = config.metrics
         self._serving: Callable[[], None] | None = None
         interval_us = config.interval_us or INTERVAL_US_DEFAULT
@@ -101,14 +101,11 @@ class Observer:
     def on_idle(self, idle_us: int, stalled: bool, now: int) -> None:
         """Nothing has moved for so long: say so where nobody looks at a picture."""
         if not stalled:
-            self._stall_told_us = 0
-        elif (
-            self._look is not None
-            and idle_us >= STALL_TOLD_FIRST_US
-            and now - self._stall_told_us >= STALL_TOLD_EVERY_US
-        ):
-            self._stall_told_us = now
-            self._log.say(WARNING, self._look().stall())
+            self._stall_tell_us = 0
+        elif self._look is not None and idle_us >= STALL_TOLD_FIRST_US and now >= self._stall_tell_us:
+            if stall := self._look().stall():
+                self._stall_tell_us = now + STALL_TOLD_EVERY_US
+                self._log.say(WARNING, stall)
 
     def clear(self) -> None:
         """The terminal as it was, for the last words. Idempotent."""

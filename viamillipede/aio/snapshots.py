@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.sockets import rtt_us, segments_resent
-from viamillipede.aio.waiting import is_stall, rx_waits_for, tx_waits_for
+from viamillipede.aio.waiting import STALL_US, is_stall, rx_waits_for, tx_waits_for
 from viamillipede.config import S_US
 from viamillipede.errors import Exit, Failure
 from viamillipede.views.snapshot import Leg, Path, Snapshot
@@ -55,12 +55,29 @@ def _idle_us(program: Transmitter | Receiver, now: int) -> int:
     return now - (program.meter.progress_us or program.contact_us or program.began_us)
 
 
+def _waiting(program: Transmitter | Receiver, words: str) -> str:
+    """The same as one of the few beginnings that are promised: input, output, network and a colon."""
+    if program.outcome.done():
+        return ""
+    if program.presence.alone_since_us is not None:
+        return f"network: {'a connection' if program.presence.contacted else 'the first contact'}"
+    if words.startswith("output"):
+        return "output"
+    return words if words == "input" or words.startswith("network: ") else f"network: {words}"
+
+
+def _is_stalled(program: Transmitter | Receiver, words: str, now: int) -> bool:
+    """Whether it is time to worry. That the first thing after a long pause is under way is no reason."""
+    running = program.presence.contacted and not program.outcome.done()
+    return running and is_stall(_idle_us(program, now), lambda: words) and program.books.network_us(now) >= STALL_US
+
+
 def tx_snapshot(program: Transmitter) -> Snapshot:
     """How tx stands."""
     session, window, now = program.session, program.session.window, now_us()
     elapsed_us = now - (program.contact_us or program.began_us)
     state, status, reason = _state(program)
-    waiting, idle_us = tx_waits_for(program, now), _idle_us(program, now)
+    waiting = tx_waits_for(program, now)
     own = session.digest.own
     return Snapshot(
         role="tx", pid=os.getpid(), session=session.session.hex(), name=program.config.name,
@@ -72,8 +89,8 @@ def tx_snapshot(program: Transmitter) -> Snapshot:
         legs_up=len(session.legs), restarts=session.restarts,
         retransmitted_frames=window.retransmitted_frames, retransmitted_bytes=window.retransmitted_bytes,
         hedges=session.hedges, corrupted=0, refused=program.strangers,
-        waiting=waiting if status is None else "", idle_us=idle_us,
-        stalled=state == "running" and is_stall(idle_us, lambda: waiting), waits=program.books.shares(),
+        waiting=_waiting(program, waiting), idle_us=_idle_us(program, now),
+        stalled=_is_stalled(program, waiting, now), waits=program.books.shares(),
         verdict=program.books.verdict(), cpu_share=program.books.cpu_share,
         state=state, exit_status=status, reason=reason,
         digest=str(own) if own is not None and state == "complete" else "",
@@ -112,8 +129,8 @@ def rx_snapshot(program: Receiver) -> Snapshot:
     session, reassembly, now = program.session, program.session.reassembly, now_us()
     elapsed_us = now - (program.contact_us or program.began_us)
     state, status, reason = _state(program)
-    waiting, idle_us = rx_waits_for(program, now), _idle_us(program, now)
-    own, peers = session.digest.own, sorted({leg.peer.host for leg in program.connections.values()})
+    waiting = rx_waits_for(program, now)
+    own, peers = session.digest.own, sorted({leg.peer.host for leg in program.connections.values()} or program.moved_of)
     return Snapshot(
         role="rx", pid=os.getpid(), session=(session.session or b"").hex(), name=session.name,
         peer=", ".join(peers), elapsed_us=elapsed_us, contacted=session.presence.contacted,
@@ -123,8 +140,8 @@ def rx_snapshot(program: Receiver) -> Snapshot:
         legs_up=len(session.legs), restarts=session.restarts, retransmitted_frames=session.resends,
         retransmitted_bytes=reassembly.duplicate_bytes, hedges=0, corrupted=reassembly.corrupted,
         refused=program.strangers,
-        waiting=waiting if status is None else "", idle_us=idle_us,
-        stalled=state == "running" and is_stall(idle_us, lambda: waiting), waits=program.books.shares(),
+        waiting=_waiting(program, waiting), idle_us=_idle_us(program, now),
+        stalled=_is_stalled(program, waiting, now), waits=program.books.shares(),
         verdict=program.books.verdict(), cpu_share=program.books.cpu_share,
         state=state, exit_status=status, reason=reason,
         digest=str(own) if own is not None and state == "complete" else "",

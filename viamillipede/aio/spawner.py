@@ -8,19 +8,20 @@ When its parent ends, by whatever, it ends the streams.
     spawner -> parent   Ended
 """
 
+import contextlib
 import os
 import pickle
 import select
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from viamillipede.aio.doorway import pair
 from viamillipede.config import COMMAND_END_US, FAREWELL_US, GREETING_US, KIB, S_US, RxConfig
-from viamillipede.standard_streams import outcome_of
+from viamillipede.errors import Exit
+from viamillipede.standard_streams import outcome_of, write_stderr
 
 _MESSAGE_BYTES_MAX = 4 * KIB
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -60,7 +61,7 @@ class Spawner:
             self._control.close()
             forget()
             os.setsid()
-            os._exit(_Forker(theirs, config, serve).run())
+            os._exit(outcome_of("viamillipede rx", lambda: _Forker(theirs, config, serve).run()))
         theirs.close()
 
     def fileno(self) -> int:
@@ -120,12 +121,13 @@ class _Forker:
                 self._reap()
             if self._control.fileno() in ready and not self._obey():
                 break
-        self._signal(signal.SIGTERM)
-        end = time.monotonic() + END_US / S_US
+        poll.unregister(self._control)
+        end = time.monotonic() + END_US / S_US  # the streams hear it at their doorways
         while self._numbers:
-            if time.monotonic() >= end:
+            if (left_s := end - time.monotonic()) <= 0:
                 self._signal(signal.SIGKILL)
-            poll.poll(100)
+            if poll.poll(max(0.1, left_s) * 1000):
+                os.read(self._wakeup, KIB)
             self._reap()
         return 0
 
@@ -139,10 +141,17 @@ class _Forker:
             self._signal(wish)
             return True
         with socket.socket(fileno=fds[0]) as doorway:
-            pid = os.fork()
-            if not pid:
-                os._exit(self._become(wish, doorway))
-        self._numbers[pid] = wish.number
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the stream shall not miss one before it has handlers
+            try:
+                pid = os.fork()
+                if not pid:
+                    os._exit(self._become(wish, doorway))
+                self._numbers[pid] = wish.number
+            except OSError as error:  # no memory, too many processes: the transmitter comes again
+                write_stderr(f"viamillipede rx: cannot begin a stream: {error.strerror}\n")
+                self._tell(Ended(wish.number, Exit.LIMIT))
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         return True
 
     def _become(self, start: Start, doorway: socket.socket) -> int:
@@ -155,7 +164,11 @@ class _Forker:
         for number in (signal.SIGUSR1, signal.SIGUSR2):  # until it has a dump to show
             signal.signal(number, signal.SIG_IGN)
         speaker = f"viamillipede rx {start.label}"
-        return outcome_of(speaker, lambda: self._serve(self._config, doorway, start.label))
+        return outcome_of(speaker, lambda: self._run(doorway, start.label))
+
+    def _run(self, doorway: socket.socket, label: str) -> int:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        return self._serve(self._config, doorway, label)
 
     def _signal(self, number: int) -> None:
         for pid in self._numbers:
@@ -168,8 +181,8 @@ class _Forker:
                 return
             code = os.waitstatus_to_exitcode(status)
             number = self._numbers.pop(pid)
-            try:
-                self._control.send(pickle.dumps(Ended(number, code if code >= 0 else 128 - code)))
-            except OSError as error:
-                if not isinstance(error, BrokenPipeError):  # the parent has ended: nobody wants to know
-                    sys.stderr.write(f"viamillipede rx: {error}\n")
+            self._tell(Ended(number, code if code >= 0 else 128 - code))
+
+    def _tell(self, ended: Ended) -> None:
+        with contextlib.suppress(BrokenPipeError):  # the parent has ended: nobody wants to know
+            self._control.send(pickle.dumps(ended))

@@ -182,7 +182,7 @@ class Transmitter(Program):
         if not self.contact.is_set():
             self.contact.set()
             self.contact_us = now_us()
-            self._hasher = Hasher(self.session.digest.own, self.pump_soon)
+            self._hasher = Hasher(self.session.digest.own, self._on_hashed)
             self.start_command(self.environment(self.session.session, str(connection.address), self.config.name))
             self.log.say(EVENT, f"first contact after {report.since(self.began_us)}")
 
@@ -193,15 +193,29 @@ class Transmitter(Program):
 
     def on_message(self, connection: TxConnection) -> None:
         """rx has said something, and the session knows."""
-        if (answer := self.session.digest.answer()) is not None:
-            connection.say(answer)
-            self.session.digest.check()
+        self._compare(connection)
         if self.session.done and not self.outcome.done():
             self.outcome.set_result(None)
         if self.session.window.limit_bytes != self._window_bytes:  # it has grown
             self._window_bytes = self.session.window.limit_bytes
             for connection in self.connections.values():
                 connection.rebase()
+        self.pump()
+
+    def _compare(self, connection: TxConnection) -> None:
+        """rx has told its digest: it shall hear ours, and here too they must be the same. IntegrityError."""
+        answer = None if self._hasher.busy or connection.crowded() else self.session.digest.answer()
+        if answer is not None:  # else rx asks again
+            connection.say(answer)
+            self.session.digest.check()
+
+    def _on_hashed(self) -> None:
+        """The thread has taken what it was given, perhaps the last of it."""
+        if self.session.digest.answer() is not None:
+            for connection in self.connections.values():
+                if connection.sock is not None and connection.silent():
+                    self._compare(connection)
+                    break
         self.pump()
 
     def on_tick(self, now: int) -> None:
@@ -276,7 +290,7 @@ class Transmitter(Program):
         if untold or not self.contact.is_set():
             return
         reason = str(failure) if isinstance(failure, Failure) else f"unexpected error: {failure!r}"
-        message = encode_reason(Kind.ABORT, reason)
+        message = (self.session.digest.answer() or b"") + encode_reason(Kind.ABORT, reason)  # rx shall compare as well
         for connection in up:
             connection.say(message)
         await self._say_at_last(message)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from viamillipede.config import S_US
+from viamillipede.config import S_US, WAITS_US
 from viamillipede.protocol import waits
 from viamillipede.protocol.presence import Presence
 from viamillipede.protocol.waits import Wait
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PATH_SHARE = 0.3  # of the ticks in which the network was waited for, and a path is worth being named
 PATHS_NAMED = 4  # of more than these only the number is told, if it is all of them
+TOLD_US = 3 * WAITS_US  # tx has told nothing for so long: it has no leg to do so, or is gone
 SLEPT_US = 1 * S_US  # from one tick to the next: it is we who slept (SIGSTOP, a suspended machine)
 STALL_US = 5 * S_US  # nothing has moved for so long although there is something to move: a stall
 _RUNS = "/proc/thread-self/schedstat"
@@ -167,7 +168,7 @@ class RxWaits(Books):
         super().__init__(Wait.RX_CORE, lambda now: rx_waits_for(program, now), now)
         self._program = program
         self._told: tuple[int, ...] = ()  # by tx
-        self._booked_then_us = [0] * len(Wait)  # when tx told it last
+        self._then_us = 0, [0] * len(Wait)  # when tx told it last: all our time, and what was booked
 
     def on_worked(self, now: int) -> None:
         """All has been done that could be."""
@@ -190,7 +191,7 @@ class RxWaits(Books):
         session, booked_us = self._program.session, self.waits.booked_us
         session.output_us, session.core_us = booked_us[Wait.SINK], booked_us[Wait.RX_CORE]
         if session.tx_waits_us is not self._told:
-            self._told, self._booked_then_us = session.tx_waits_us, list(booked_us)
+            self._told, self._then_us = session.tx_waits_us, (self.waits.total_us, list(booked_us))
 
     def slow_paths(self) -> set[str]:
         """The hosts that the due frame comes from; all, where nobody has begun to bring it."""
@@ -200,13 +201,17 @@ class RxWaits(Books):
         return due or {host for host, _ in legs} or set(program.moved_of)
 
     def shares_of_time(self) -> list[float]:
-        """What tx has told, and what we know since then; tx's last word comes when we have booked the last tick."""
-        told = self._program.session.tx_waits_us
+        """As tx has told them; and where it has told nothing for a while, what we know since then."""
+        told, waits = self._program.session.tx_waits_us, self.waits
         if not told:
-            return self.waits.shares()
-        before = self._booked_then_us if told is self._told else self.waits.booked_us
-        waited_us = [us + now - then for us, now, then in zip(told, self.waits.booked_us, before, strict=True)]
-        return [each / max(1, self.waits.total_us, sum(waited_us)) for each in waited_us]
+            return waits.shares()
+        total_us, before_us = waits.total_us, list(waits.booked_us)
+        if told is self._told:  # else it is tx's last word, which came behind our last tick
+            total_us, before_us = self._then_us
+        if waits.total_us - total_us >= TOLD_US:
+            told = tuple(us + now - then for us, now, then in zip(told, waits.booked_us, before_us, strict=True))
+            total_us = waits.total_us
+        return [waited_us / max(1, total_us, sum(told)) for waited_us in told]
 
 
 def as_shares(shares: list[float], path: str) -> Waits:
@@ -241,10 +246,8 @@ def tx_waits_for(program: Transmitter, now: int) -> str:
     if session.rx_waits_output:
         return "output (of the receiver)"
     if oldest is not None:
-        legs = (
-            ", ".join(f"{leg} ({program.connections[leg].address.host})" for leg in sorted(oldest.legs)) or "no leg yet"
-        )
-        return f"network: frame {oldest.seq} on leg {legs}"
+        legs = ", ".join(f"{leg} ({program.connections[leg].address.host})" for leg in sorted(oldest.legs))
+        return f"network: frame {oldest.seq} on {f'leg {legs}' if legs else 'no leg yet'}"
     return "the receiver's word" if session.window.ended else "input"
 
 
@@ -257,7 +260,8 @@ def rx_waits_for(program: Receiver, now: int) -> str:
         return "output"
     due = [leg for leg in session.legs.values() if leg.copy and leg.copy.header.seq == reassembly.due_seq]
     if not due:
-        return "input"
+        held = any(True for _ in reassembly.arrived)
+        return f"network: frame {reassembly.due_seq}, which is late" if held else "input"
     legs = ", ".join(f"{leg.number} ({program.connections[leg.key].peer.host})" for leg in due)
     return f"network: frame {reassembly.due_seq} on leg {legs}"
 
