@@ -1,6 +1,7 @@
 """viamillipede(1) against the program: words, defaults, limits, levels, exit statuses, variables."""
 
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,9 +10,10 @@ import pytest
 from docopt import docopt
 
 from viamillipede import config
-from viamillipede.settings import FIELDS, parse
-from viamillipede.config import Address, RxConfig, TxConfig
+from viamillipede.config import Address, DoctorConfig, RxConfig, TxConfig
 from viamillipede.errors import Exit, UsageError
+from viamillipede.protocol.waits import NAMES, verdict
+from viamillipede.settings import FIELDS, parse
 from viamillipede.units import spell_size
 from viamillipede.values import TERM_FIELDS
 from viamillipede.words import TERMS, USAGE, known_words
@@ -42,7 +44,7 @@ def help_options() -> dict[str, str]:
 
 def test_words_are_those_of_the_help() -> None:
     assert {word: argument for word, (argument, _) in entries().items()} == help_options()
-    assert set(help_options()) == set(known_words()) | {"help", "version"}
+    assert set(help_options()) == set(known_words()) | {"help", "version", "show-config"}
 
 
 def test_defaults_are_those_of_the_help() -> None:
@@ -66,7 +68,14 @@ def test_limits_are_those_of_the_program() -> None:
         "window": f"{spell_size(config.WINDOW_BYTES_MIN)} to {spell_size(config.WINDOW_BYTES_MAX)}",
         "frame": f"{spell_size(config.FRAME_BYTES_MIN)} to {spell_size(config.FRAME_BYTES_MAX)}",
         "checkphrase": f"{config.CHECKPHRASE_BYTES} bytes",
+        "name": f"1 to {config.NAME_BYTES_MAX} letters",
+        "streams": f"at a time, 1 to {config.STREAMS_MAX}.",
+        "interval": f"{config.INTERVAL_US_MIN // config.MS_US}ms at least; without it, one second.",
     }
+    assert config.INTERVAL_US_DEFAULT == config.S_US
+    commands = running(SECTIONS["COMMANDS AT BOTH ENDS"])
+    assert f"not ended {config.COMMAND_END_US // config.S_US} s later it is sent SIGKILL" in commands
+    assert f"SIGTERM , and SIGKILL {config.COMMAND_END_US // config.S_US} s later" in commands
     for word, limit in limits.items():
         assert limit in entries()[word][1], word
     assert f"from 1 to {config.THREADS_AUTO_MAX} for each path" in entries()["threads"][1]
@@ -97,9 +106,9 @@ def test_words_of_one_role_say_so() -> None:
     found = {word: roles_of(word) for word in (*FIELDS, *TERMS)}
     assert (found["via"], found["weight"], found["limit"], found["force"]) == (["tx", "rx"], ["tx"], ["tx"], ["rx"])
     for word, roles in found.items():
-        only = f"{roles[0]} only." if len(roles) == 1 else ""
-        assert re.findall(r"\b[tr]x only\.", entries()[word][1]) == ([only] if only else []), word
-        in_help = re.search(rf"^ +--{word}(?:=\S+)? +(?:([tr]x): )?", USAGE, flags=re.M)
+        only = f"{roles[0]} only" if len(roles) == 1 else ""
+        assert re.findall(r"\b[tr]x only(?=[.,])", entries()[word][1]) == ([only] if only else []), word
+        in_help = re.search(rf"^ +--{word}(?:=\S+)? +(?:([tr]x)(?: PORT| keep)*: )?", USAGE, flags=re.M)
         assert in_help is not None, word
         assert in_help[1] == (roles[0] if only else None), word
 
@@ -126,6 +135,14 @@ def test_levels_of_verbosity() -> None:
     assert re.findall(r"\d+", steps[1]) == levels[1:]
 
 
+def test_verdicts() -> None:
+    known = {*NAMES.values(), "none in particular"}
+    heads = re.findall(r"^\.It Em (.*)$", SECTIONS["PROGRESS"], flags=re.M)
+    assert {head.removeprefix("Em ") for line in heads for head in line.split(" , ")} == known
+    (example,) = re.findall(r"^bottleneck: .*$", SECTIONS["PROGRESS"], flags=re.M)
+    assert example == verdict([0.93, 0.04, 0.0, 0.0, 0.0, 0.0], config.S_US, "")
+
+
 def test_exit_statuses() -> None:
     statuses = re.findall(r"^\.It (\d+)$", SECTIONS["EXIT STATUS"], flags=re.M)
     assert [int(status) for status in statuses] == sorted(Exit)
@@ -140,31 +157,55 @@ def test_transient_statuses() -> None:
 def test_variables_exist() -> None:
     variables = set(re.findall(r"VIAMILLIPEDE_[A-Z_]+[A-Z]", SECTIONS["ENVIRONMENT"])) - {"VIAMILLIPEDE_DEBUG"}
     names = {"VIAMILLIPEDE_" + word.upper().replace("-", "_") for word in FIELDS} | {"VIAMILLIPEDE_CHECKSUMS"}
-    assert variables
-    assert variables <= names
+    assert variables >= {"VIAMILLIPEDE_SESSION", "VIAMILLIPEDE_PEER", "VIAMILLIPEDE_NAME"}
+    assert variables - {"VIAMILLIPEDE_SESSION", "VIAMILLIPEDE_PEER"} <= names
 
 
-EXAMPLE = r"viamillipede ((?:limit \S+ )?[tr]x [^|;>#<\n]*)"
+# Up to where the shell takes over; all behind -- is a command's.
+EXAMPLE = r"viamillipede ((?:limit \S+ )?(?:[tr]x|doctor) [^|;>#<\n]*? -- .*|(?:limit \S+ )?[tr]x [^|;>#<\n]*|doctor.*)"
+
+
+def asked(example: str) -> TxConfig | RxConfig | DoctorConfig:
+    """What the example asks for, with a command that every host has in the place of its own."""
+    argv = shlex.split(example)
+    return parse([*argv[: argv.index("--")], "--", "sh", *argv[argv.index("--") :]] if "--" in argv else argv, {})
+
+
+def with_command(examples: list[str]) -> list[str]:
+    """Those that have one."""
+    return [example for example in examples if " -- " in example]
 
 
 def test_examples_are_accepted() -> None:
     literals = re.findall(r"^\.Bd -literal.*?\n(.*?)^\.Ed$", TEXT, flags=re.M | re.S)
     examples = [match for text in literals for match in re.findall(EXAMPLE, text)]
-    assert len(examples) >= 24
+    assert len(examples) >= 31
+    assert len(with_command(examples)) >= 7
     for example in examples:
-        assert parse(example.split(), {})
+        config = asked(example)
+        assert isinstance(config, DoctorConfig) or bool(config.command) == (" -- " in example)
 
 
 def test_examples_of_the_help_are_accepted() -> None:
     examples = re.findall(EXAMPLE, USAGE[USAGE.index("Examples:") :])
-    assert len(examples) == 5
+    assert (len(examples), len(with_command(examples))) == (7, 2)
     for example in examples:
-        assert parse(example.split(), {})
+        assert asked(example)
+
+
+def test_examples_of_commands_show_what_they_say() -> None:
+    *_, keep, named = re.findall(EXAMPLE, SECTIONS["COMMANDS AT BOTH ENDS"])
+    assert asked(named) == TxConfig(addresses=(Address("host", 8834),), name="db1")
+    kept = asked(keep)
+    assert isinstance(kept, RxConfig)
+    assert (kept.keep, kept.streams, kept.names) == (True, 4, "db*")
+    script = 'cat > "/backup/$VIAMILLIPEDE_NAME.tar"'
+    assert kept.command == ("sh", "--", "sh", "-c", script)
 
 
 def test_examples_show_what_they_say() -> None:
     paths = re.findall(EXAMPLE, SECTIONS["PATHS"])
-    parsed = [parse(example.split(), {}) for example in paths]
+    parsed = [config for config in map(asked, paths) if not isinstance(config, DoctorConfig)]
     assert [len(each.addresses) for each in parsed] == [3, 3, 2, 2, 2]
     shared, limited = parsed[1], parsed[2]
     assert [address.weight for address in shared.addresses] == [2, 1, 0]
@@ -172,7 +213,7 @@ def test_examples_show_what_they_say() -> None:
     assert isinstance(limited, TxConfig)
     assert (limited.limit_bytes, limited.addresses[1].limit_bytes) == (50 * config.MIB, 10 * config.MIB)
     assert [address.via for address in parsed[3].addresses] == ["192.0.2.5", "198.51.100.7"]
-    dials = [parse(example.split(), {}) for example in re.findall(EXAMPLE, SECTIONS["WHO DIALS"])]
+    dials = [asked(example) for example in re.findall(EXAMPLE, SECTIONS["WHO DIALS"])]
     address = (Address("host", 8834),)
     assert dials == [RxConfig(port=8834), TxConfig(addresses=address), TxConfig(port=8834), RxConfig(addresses=address)]
 
@@ -182,7 +223,7 @@ def test_examples_of_the_readme_are_accepted() -> None:
     examples = re.findall(rf"^    .*?{EXAMPLE}", readme, flags=re.M)
     assert len(examples) >= 18
     for example in examples:
-        assert parse(example.split(), {})
+        assert asked(example)
 
 
 def test_statuses_of_the_readme() -> None:
@@ -194,9 +235,9 @@ def test_statuses_of_the_readme() -> None:
 
 def test_sections() -> None:
     assert list(SECTIONS) == [
-        "NAME", "SYNOPSIS", "DESCRIPTION", "WORDS", "PATHS", "WHO DIALS", "WHAT TO CHOOSE WHEN",
-        "SIGNALS", "ENVIRONMENT", "EXIT STATUS", "EXAMPLES",
-        "SECURITY", "DIFFERENCES FROM THE C PROGRAM", "SEE ALSO",
+        "NAME", "SYNOPSIS", "DESCRIPTION", "WORDS", "PATHS", "WHO DIALS", "COMMANDS AT BOTH ENDS",
+        "WHAT TO CHOOSE WHEN", "PROGRESS", "JSON", "METRICS", "DOCTOR", "SIGNALS", "ENVIRONMENT", "FILES",
+        "SYSTEMD", "COMPLETION", "EXIT STATUS", "EXAMPLES", "SECURITY", "DIFFERENCES FROM THE C PROGRAM", "SEE ALSO",
     ]  # fmt: skip
     for signal in ("SIGUSR1", "SIGINFO", "SIGUSR2", "SIGINT", "SIGTERM", "SIGPIPE"):
         assert signal in SECTIONS["SIGNALS"]

@@ -1,42 +1,16 @@
-"""The command line as a configuration: forms, paths, values, defaults, the environment, the help text."""
+"""What the command line asks for as a configuration: forms, paths, values, defaults, the help text."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import pytest
 from docopt import docopt
 
+from tests.asking import TX, addressed, refusal, rx, tx
 from viamillipede import config, settings
-from viamillipede.settings import FIELDS, parse
-from viamillipede.config import GIB, KIB, MIB, S_US, Address, RxConfig, TxConfig
-from viamillipede.errors import UsageError
+from viamillipede.config import GIB, KIB, MIB, S_US, Address, DoctorConfig, RxConfig, TxConfig
+from viamillipede.settings import FIELDS, FORMS, parse
 from viamillipede.values import TERM_FIELDS
 from viamillipede.words import ALIASES, TERMS, USAGE, known_words
-
-TX = ("tx", "host", "8834")
-RX = ("rx", "8834")
-
-
-def tx(*words: str, **environ: str) -> TxConfig:
-    """The configuration that `tx host 8834` and `words` ask for."""
-    parsed = parse([*TX, *words], environ)
-    assert isinstance(parsed, TxConfig)
-    return parsed
-
-
-def rx(*words: str, **environ: str) -> RxConfig:
-    """The configuration that `rx 8834` and `words` ask for."""
-    parsed = parse([*RX, *words], environ)
-    assert isinstance(parsed, RxConfig)
-    return parsed
-
-
-def refusal(argv: Sequence[str], **environ: str) -> str:
-    """The message with which `argv` is refused."""
-    with pytest.raises(UsageError) as caught:
-        parse(argv, environ)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # Forms. ----------------------------------------------------------------------------------------
@@ -78,16 +52,13 @@ def test_a_host_may_be_called_like_a_word(host: str) -> None:
 
 def test_many_paths() -> None:
     argv = [token for port in range(1, 301) for token in ("tx", "h", str(port), "weight", str(port))]
-    assert [(address.port, address.weight) for address in parse(argv, {}).addresses] == [(n, n) for n in range(1, 301)]
+    assert [(address.port, address.weight) for address in addressed(*argv)] == [(n, n) for n in range(1, 301)]
 
 
 def test_too_many_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "THREADS_MAX", 3)
-    assert len(parse(TX * 3, {}).addresses) == 3
+    assert len(addressed(*TX * 3)) == 3
     assert refusal(TX * 4) == "4 paths are too many, at most 3"
-
-
-FORMS = "say one of: rx PORT; tx listen PORT; tx HOST PORT, or rx HOST PORT, once for each path"
 
 
 @pytest.mark.parametrize(
@@ -104,19 +75,26 @@ FORMS = "say one of: rx PORT; tx listen PORT; tx HOST PORT, or rx HOST PORT, onc
         "tx host 8834 tx listen 8834",
         "tx listen 8834 tx listen 8835",
         "tx listen 8834 rx 8834",
+        "-- sh",
+        "threads 4 -- sh rx 8834",
     ],
 )
 def test_exactly_one_form(argv: str) -> None:
     assert refusal(argv.split()) == FORMS
+    forms = "rx PORT; tx listen PORT; tx HOST PORT, or rx HOST PORT, once for each path; doctor"
+    assert f"say one of: {forms}" == FORMS
 
 
 def test_words_of_one_role() -> None:
-    for words in ("threads 4", "frame 1M", "chaos 9", "--chaos-kind=all", "limit 5M"):
+    for words in ("threads 4", "frame 1M", "chaos 9", "--chaos-kind=all", "limit 5M", "name db1"):
         name = words.removeprefix("--").partition("=")[0].split()[0]
         for role in (["rx", "8834"], ["rx", "host", "8834"]):
             assert refusal([*words.split(), *role]) == f"{name!r} is a word of tx, not of rx"
-    for role in (["tx", "host", "8834"], ["tx", "listen", "8834"]):
-        assert refusal([*role, "force"]) == "'force' is a word of rx, not of tx"
+    for words in ("force", "keep", "streams 3", "names db*"):
+        for role in (["tx", "host", "8834"], ["tx", "listen", "8834"]):
+            for command in ([], ["--", "sh"]):
+                name = words.split()[0]
+                assert refusal([*role, *words.split(), *command]) == f"{name!r} is a word of rx, not of tx"
 
 
 # Paths. ----------------------------------------------------------------------------------------
@@ -155,7 +133,8 @@ def test_terms_refused() -> None:
 def test_every_word_of_tx() -> None:
     words = (
         "threads 1024 congestion bbr checksum checkphrase wat! chaos 1731 chaos-kind corrupt verbose 20 "
-        "window 1G frame 16M bind 10.0.0.1 outage 2h regroup 500ms wait 5m"
+        "window 1G frame 16M bind 10.0.0.1 outage 2h regroup 500ms wait 5m digest sha256 name db1@2026+x:y.z "
+        "size 1.5T progress interval 100ms dashboard metrics 9100 log tx.log syslog -- sh -c id"
     )
     assert tx(*words.split()) == TxConfig(
         addresses=(Address("host", 8834),),
@@ -172,11 +151,25 @@ def test_every_word_of_tx() -> None:
         outage_us=7200 * S_US,
         regroup_us=S_US // 2,
         wait_us=300 * S_US,
+        digest="sha256",
+        name="db1@2026+x:y.z",
+        size_bytes=3 << 39,
+        progress=True,
+        interval_us=S_US // 10,
+        dashboard=True,
+        metrics=Address("127.0.0.1", 9100),
+        log="tx.log",
+        syslog=True,
+        command=("sh", "-c", "id"),
     )
 
 
 def test_every_word_of_rx() -> None:
-    words = "checksums congestion cubic checkphrase wat! verbose 0 window 64k bind :: outage 1 regroup 0 wait 90 force"
+    words = (
+        "checksums congestion cubic checkphrase wat! verbose 0 window 64k bind :: outage 1 regroup 0 wait 90 force "
+        "digest xxh3 names db[0-9]* keep streams 3 size 1 progress interval 1m json metrics [::]:0 "
+        "log /var/log/x syslog -- sh"
+    )
     assert rx(*words.split()) == RxConfig(
         port=8834,
         congestion="cubic",
@@ -189,6 +182,18 @@ def test_every_word_of_rx() -> None:
         regroup_us=0,
         wait_us=90 * S_US,
         force=True,
+        digest="xxh3",
+        names="db[0-9]*",
+        keep=True,
+        streams=3,
+        size_bytes=1,
+        progress=True,
+        interval_us=60 * S_US,
+        json=True,
+        metrics=Address("::", 0),
+        log="/var/log/x",
+        syslog=True,
+        command=("sh",),
     )
 
 
@@ -216,6 +221,14 @@ def test_every_word_of_rx() -> None:
         ("--threads=", "threads: '' is not a whole number from 1 to 1024, nor auto"),
         ("congestion BBR", "congestion: 'BBR' is not the name of a congestion control"),
         ("bind :::", "bind: ':::' is not an IPv6 address"),
+        ("json dashboard", "dashboard: not together with json; both are for standard error"),
+        ("digest md5", "digest: 'md5' is none of auto, xxh3, sha256"),
+        ("name -x", "name: '-x' is not the name of a stream: 1 to 64 letters, digits or _ @ : + . -"),
+        ("interval 99ms", "interval: '99ms' is too short; at least 100ms"),
+        ("interval soon", "interval: 'soon' is not a duration"),
+        ("size 0", "size: '0' is not a size from 1 to 1048576T"),
+        ("metrics here", "metrics: 'here' is not an address to serve at; write PORT, or HOST:PORT"),
+        ("--log=", "log: '' is not the name of a file"),
     ],
 )
 def test_values_refused(words: str, message: str) -> None:
@@ -236,99 +249,28 @@ def test_chaos_kinds() -> None:
     assert tx("chaos", "0", "chaos-kind", "corrupt").chaos == 0
 
 
-# Environment. ----------------------------------------------------------------------------------
-def test_environment() -> None:
-    parsed = tx(VIAMILLIPEDE_THREADS="4", VIAMILLIPEDE_CHAOS="9", VIAMILLIPEDE_CHAOS_KIND="stall")
-    assert (parsed.threads, parsed.chaos, parsed.chaos_kind) == (4, 9, "stall")
-
-
-def test_every_word_has_a_variable() -> None:
-    texts = {
-        "threads": "9", "checksum": "on", "checksums": "on", "checkphrase": "abcd", "window": "1G", "frame": "2M",
-        "bind": "x", "wait": "3", "regroup": "3", "outage": "3", "force": "1", "verbose": "3", "chaos": "3",
-        "chaos-kind": "all", "limit": "5M", "congestion": "bbr",
-    }  # fmt: skip
-    assert set(texts) == set(known_words()) - {"via", "weight"}
-    for word, text in texts.items():
-        variables = {"VIAMILLIPEDE_" + word.upper().replace("-", "_"): text}
-        changed = rx(**variables) != rx() if word == "force" else tx(**variables) != tx()
-        assert changed, word
-
-
-def test_the_command_line_wins() -> None:
-    assert tx("threads", "16", VIAMILLIPEDE_THREADS="4").threads == 16
-    assert tx("threads", "16", VIAMILLIPEDE_THREADS="bad").threads == 16
-
-
-def test_flags() -> None:
-    assert tx(VIAMILLIPEDE_CHECKSUM="Yes").checksum
-    assert rx(VIAMILLIPEDE_FORCE="on").force
-    for text in ("off", "0", ""):
-        assert not tx(VIAMILLIPEDE_CHECKSUM=text).checksum
-        assert tx("checksum", VIAMILLIPEDE_CHECKSUM=text).checksum
-
-
-def test_the_variable_of_limit_is_that_of_all() -> None:
-    assert tx("limit", "5M", VIAMILLIPEDE_LIMIT="9M") == TxConfig(
-        addresses=(Address("host", 8834, limit_bytes=5 * MIB),), limit_bytes=9 * MIB
-    )
-    assert parse(["limit", "5M", *TX], {"VIAMILLIPEDE_LIMIT": "9M"}) == TxConfig(
-        addresses=(Address("host", 8834),), limit_bytes=5 * MIB
-    )
-
-
-def test_variables_of_one_path_mean_nothing() -> None:
-    environ = {"VIAMILLIPEDE_VIA": "eth1", "VIAMILLIPEDE_WEIGHT": "3", "VIAMILLIPEDE_LIMIT": "5M"}
-    assert tx(**environ).addresses == (Address("host", 8834),)
-    assert settings.strange_variables(environ) == [
-        "VIAMILLIPEDE_VIA means nothing; say 'via ADDRESS' behind the HOST PORT that it is for",
-        "VIAMILLIPEDE_WEIGHT means nothing; say 'weight N' behind the HOST PORT that it is for",
-    ]
-    assert settings.strange_variables({"VIAMILLIPEDE_VIA": "", "VIAMILLIPEDE_THREADS": "4"}) == []
-    assert settings.strange_variables({"VIAMILLIPEDE_LIMT": "5M"}) == [
-        "no word has the variable VIAMILLIPEDE_LIMT; did you mean VIAMILLIPEDE_LIMIT?"
-    ]
-    assert settings.strange_variables({"VIAMILLIPEDE_WEIGTH": "3"}) == [
-        "VIAMILLIPEDE_WEIGTH means nothing; say 'weight N' behind the HOST PORT that it is for"
-    ]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("VIAMILLIPEDE_THREADS", "many", "VIAMILLIPEDE_THREADS: 'many' is not a whole number from 1 to 1024"),
-        ("VIAMILLIPEDE_CHECKSUM", "maybe", "VIAMILLIPEDE_CHECKSUM: 'maybe' is neither yes nor no"),
-        ("VIAMILLIPEDE_CHECKSUMS", "maybe", "VIAMILLIPEDE_CHECKSUMS: 'maybe' is neither yes nor no"),
-        ("VIAMILLIPEDE_OUTAGE", "5d", "VIAMILLIPEDE_OUTAGE: '5d' is not a duration"),
-        ("VIAMILLIPEDE_CHAOS_KIND", "fire", "VIAMILLIPEDE_CHAOS_KIND: 'fire' is none of close, reset"),
-    ],
-)
-def test_a_bad_variable_is_named(name: str, text: str, message: str) -> None:
-    assert message in refusal(TX, **{name: text})
-
-
-def test_a_contradiction_names_the_variable() -> None:
-    assert refusal([*TX, "window", "4M"], VIAMILLIPEDE_FRAME="2M").startswith("VIAMILLIPEDE_FRAME: 2M is more than")
-
-
 # The help text against the code. ---------------------------------------------------------------
 def test_help_and_tables_name_the_same_words() -> None:
     assert set(known_words()) == set(FIELDS) | set(ALIASES) | set(TERM_FIELDS)
     assert set(TERM_FIELDS) == set(TERMS)
     assert set(TERM_FIELDS) & set(FIELDS) == {"limit"}
     fields = {field for field, _ in FIELDS.values()}
-    of_configs = {field.name for role in (TxConfig, RxConfig) for field in dataclasses.fields(role)}
-    assert of_configs - fields == {"addresses", "port"}
+    of_configs = {field.name for role in (TxConfig, RxConfig, DoctorConfig) for field in dataclasses.fields(role)}
+    assert of_configs - fields == {"addresses", "port", "command", "address"}
+    assert fields <= of_configs
 
 
 def test_defaults_in_the_help_are_those_of_the_configuration() -> None:
     options = docopt(USAGE, ["rx", "0"], default_help=False)
     printed = {name[2:]: value for name, value in options.items() if isinstance(value, str) and name[:2] == "--"}
-    assert set(printed) == {"threads", "window", "frame", "regroup", "outage", "verbose", "chaos", "chaos-kind"}
+    assert set(printed) == {
+        "threads", "window", "frame", "regroup", "outage", "verbose", "chaos", "chaos-kind", "digest", "streams",
+    }  # fmt: skip
     for word, text in printed.items():
         field, convert = FIELDS[word]
-        assert convert(text) == getattr(TxConfig(), field), word
-        if hasattr(RxConfig(), field):
-            assert convert(text) == getattr(RxConfig(), field), word
+        defaults = [getattr(role, field) for role in (TxConfig(), RxConfig(), DoctorConfig()) if hasattr(role, field)]
+        assert defaults == [convert(text)] * len(defaults) != [], word
     assert "(default: tx 60s, rx for ever)" in USAGE
     assert (TxConfig().wait_us, RxConfig().wait_us) == (60 * S_US, None)
+    assert "implies progress (default: 1s)" in USAGE
+    assert config.INTERVAL_US_DEFAULT == S_US

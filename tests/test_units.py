@@ -10,6 +10,7 @@ from viamillipede.config import GIB, KIB, MIB, MS_US, S_US
 from viamillipede.errors import UsageError
 from viamillipede.units import (
     DURATION_US_MAX,
+    SIZE_MAX,
     format_bytes,
     format_duration_us,
     format_rate,
@@ -67,6 +68,9 @@ def test_size_refused(text: str) -> None:
 
 
 def test_size_limits() -> None:
+    assert (parse_size("1048576T", 1, SIZE_MAX), spell_size(SIZE_MAX)) == (SIZE_MAX, "1048576T")
+    with pytest.raises(UsageError, match="not a size from 1 to 1048576T"):
+        parse_size("1048576.000001T", 1, SIZE_MAX)
     assert parse_size("64k", 64 * KIB, MIB) == 64 * KIB
     assert parse_size("1M", 64 * KIB, MIB) == MIB
     for text in ("65535", "1048577", "63k"):

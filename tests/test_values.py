@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from viamillipede import config, values
-from viamillipede.config import KIB, MIB, THREADS_AUTO, Address
+from viamillipede.config import KIB, MIB, MS_US, NAME_BYTES_MAX, S_US, THREADS_AUTO, Address
 from viamillipede.errors import UsageError
 from viamillipede.values import (
     TERM_FIELDS,
@@ -13,9 +13,15 @@ from viamillipede.values import (
     parse_chaos_kind,
     parse_checkphrase,
     parse_congestion,
+    parse_digest,
     parse_flag,
     parse_host,
+    parse_interval_us,
     parse_limit,
+    parse_name,
+    parse_names,
+    parse_serving_address,
+    parse_text,
     parse_threads,
     parse_via,
     read_operands,
@@ -116,6 +122,89 @@ def test_chaos_kind() -> None:
         parse_chaos_kind("fire")
 
 
+def test_digest() -> None:
+    assert [parse_digest(name) for name in config.DIGESTS] == list(config.DIGESTS)
+    for text in ("", "md5", "SHA256", "xxh3 "):
+        with pytest.raises(UsageError, match=f"^{text!r} is none of auto, xxh3, sha256$"):
+            parse_digest(text)
+
+
+@pytest.mark.parametrize("text", ["a", "db1", "pool+fs@now", "x.y-z:1", "_", "A" * NAME_BYTES_MAX])
+def test_name(text: str) -> None:
+    assert parse_name(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "-x", ".", "..", ".x", "a/b", "a b", "a\n", "a\0", "$(id)", "a;b", "'", "*", "\u00f6", "\u0663", "A" * 65],
+)
+def test_name_refused(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_name(text)
+    assert str(caught.value) == (
+        f"{text!r} is not the name of a stream: 1 to 64 letters, digits or _ @ : + . - (not . or - first)"
+    )
+
+
+@pytest.mark.parametrize("text", ["*", "db*", "node[0-9]", "node[!0-9]?", "[a-z_.]*-??", "a.b", "-", "x" * 256])
+def test_names(text: str) -> None:
+    assert parse_names(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[", "[a", "a]", "[]", "[!]", "[[a]", "a!", "a b", "a/b", "{a,b}", "a\\*", "\u00f6", "x" * 257]
+)
+def test_names_refused(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_names(text)
+    assert str(caught.value) == f"{text!r} is not a pattern of names; write one like db* or node[0-9]"
+
+
+@pytest.mark.parametrize("text", ["x", "/var/log/x", "a b", " ", "-", "\u00f6"])
+def test_file(text: str) -> None:
+    assert parse_text(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "a\0b"])
+def test_file_refused(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_text(text)
+    assert str(caught.value) == f"{text!r} is not the name of a file"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("9100", Address("127.0.0.1", 9100)),
+        ("0", Address("127.0.0.1", 0)),
+        ("localhost:65535", Address("localhost", 65535)),
+        ("0.0.0.0:9100", Address("0.0.0.0", 9100)),
+        ("[::1]:9100", Address("::1", 9100)),
+        ("[::]:0", Address("::", 0)),
+    ],
+)
+def test_address_to_serve_at(text: str, address: Address) -> None:
+    assert parse_serving_address(text) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":", ":9100", "host:", "host", "[::1]", "65536", "-1", "1e3", "\u0663", "[a]:1", "[]:1", "a b:1", "x:1 ",
+     "http://x:1/", "http://x", " 1", "1\n"],
+)  # fmt: skip
+def test_address_to_serve_at_refused(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_serving_address(text)
+    assert str(caught.value) == f"{text!r} is not an address to serve at; write PORT, or HOST:PORT"
+
+
+def test_an_address_to_serve_at_has_brackets_around_colons() -> None:
+    for text in ("::1:9100", "fe80::1:9100", "a:b:9100"):
+        with pytest.raises(UsageError) as caught:
+            parse_serving_address(text)
+        assert str(caught.value) == f"{text!r}: an IPv6 address is written in brackets, like [::1]:9100"
+
+
 @pytest.mark.parametrize("text", ["cubic", "bbr", "bbr2", "dctcp-reno", "a_b", "x" * 15])
 def test_congestion(text: str) -> None:
     assert parse_congestion(text) == text
@@ -136,6 +225,16 @@ def test_threads() -> None:
             parse_threads(text)
 
 
+def test_interval() -> None:
+    assert parse_interval_us("100ms", 100 * MS_US) == 100 * MS_US
+    assert parse_interval_us("1.5", 100 * MS_US) == 3 * S_US // 2
+    for text in ("0", "99ms", "0.0999"):
+        with pytest.raises(UsageError, match=f"^'{text}' is too short; at least 100ms$"):
+            parse_interval_us(text, 100 * MS_US)
+    with pytest.raises(UsageError, match=r"^'often' is not a duration up to a year"):
+        parse_interval_us("often", 100 * MS_US)
+
+
 def test_limit() -> None:
     assert (parse_limit("1k"), parse_limit("1T"), parse_limit("50M/s")) == (KIB, 1 << 40, 50 * MIB)
     for text in ("1023", "1025G", "0"):
@@ -145,7 +244,21 @@ def test_limit() -> None:
 
 @given(st.text())
 def test_only_usage_errors_come_out(text: str) -> None:
-    for parse in (parse_host, parse_via, parse_flag, parse_checkphrase, parse_threads, parse_congestion, parse_limit):
+    for parse in (
+        parse_host,
+        parse_via,
+        parse_flag,
+        parse_checkphrase,
+        parse_threads,
+        parse_congestion,
+        parse_limit,
+        parse_digest,
+        parse_name,
+        parse_names,
+        parse_serving_address,
+        parse_text,
+        lambda said: parse_interval_us(said, 1),
+    ):
         try:
             assert parse(text) is not None
         except UsageError as error:

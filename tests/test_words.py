@@ -59,8 +59,15 @@ def test_has() -> None:
         ("--tx", "unknown word '--tx'; did you mean 'tx'?"),
         ("--hlep", "unknown word '--hlep'; did you mean '--help'?"),
         ("hlep", "unknown word 'hlep'; did you mean 'help'?"),
+        ("--show-confg", "unknown word '--show-confg'; did you mean '--show-config'?"),
+        ("doctro", "unknown word 'doctro'; did you mean 'doctor'?"),
+        ("--doctor", "unknown word '--doctor'; did you mean 'doctor'?"),
+        ("compltion", "unknown word 'compltion'; did you mean 'completion'?"),
+        ("completion", "'completion' stands alone: viamillipede completion bash|zsh|fish"),
+        ("--completion", "'--completion' stands alone: viamillipede completion bash|zsh|fish"),
+        ("keep=1", "unknown word 'keep=1'; did you mean 'keep'?"),
+        ("COMMAND", "unknown word 'COMMAND'"),
         ("-t", "unknown word '-t'"),
-        ("--", "unknown word '--'"),
         ("--=", "unknown word '--='"),
         ("zzz", "unknown word 'zzz'"),
         ("two\nlines", "unknown word 'two\\nlines'"),
@@ -94,6 +101,85 @@ def test_values_where_they_belong() -> None:
     assert refusal(*TX, "--threads") == "'threads' needs a value after it"
     assert refusal(*TX, "via") == "'via' needs a value after it"
     assert refusal(*TX, "--checksum=1") == "'checksum' takes no value"
+    assert refusal(*TX, "threads", "--", "ls") == "'threads' needs a value after it"
+    assert refusal(*TX, "via", "--", "ls") == "'via' needs a value after it"
+    assert translate([*TX, "--log=--"]).tokens == [*TX, "--log=--"]
+
+
+def test_asides() -> None:
+    for word in ("help", "version", "show-config"):
+        for spelling in (word, f"--{word}"):
+            assert translate([*TX, spelling]).tokens == [*TX, f"--{word}"]
+            assert translate(["doctor", spelling]).tokens == ["doctor", f"--{word}"]
+
+
+# Commands. -------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "command", ["ls", "ls --help", "tx host 8834 -- x", "doctor", "-- --", "--help", "threads", "zzz", "checksum=1"]
+)
+def test_a_command_is_taken_literally(command: str) -> None:
+    line = translate([*RX, "keep", "--", *command.split()])
+    assert line.command == command.split()
+    assert (line.tokens, line.last, line.paths) == ([*RX, "--keep"], RX, [])
+    assert translate([*TX, "--", *command.split()]).paths == [{}]
+
+
+def test_a_command_that_is_missing() -> None:
+    for argv in (["--"], [*RX, "--"], [*TX, "checksum", "--"], ["doctor", "--"]):
+        assert refusal(*argv) == "'--' needs a command after it"
+
+
+# The doctor. -----------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("argv", "tokens"),
+    [
+        ("doctor", "doctor"),
+        ("doctor json", "doctor --json"),
+        ("json doctor", "--json doctor"),
+        ("json doctor wait 5", "--json doctor --wait=5"),
+        ("doctor host 8834 json", "doctor host 8834 --json"),
+        ("wait 5 doctor ::1 8834", "--wait=5 doctor ::1 8834"),
+        ("doctor [::1] 8834", "doctor [::1] 8834"),
+        ("doctor threads. 8834", "doctor threads. 8834"),
+        ("doctor --json", "doctor --json"),
+    ],
+)
+def test_the_doctor(argv: str, tokens: str) -> None:
+    line = translate(argv.split())
+    assert (line.tokens, line.paths, line.command) == (tokens.split(), [], [])
+
+
+NEEDS_PEER = "'doctor' needs HOST PORT after it, or nothing"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("doctor host", NEEDS_PEER),
+        ("doctor 8834", NEEDS_PEER),
+        ("doctor tx host 8834", NEEDS_PEER),
+        ("doctor rx 8834", NEEDS_PEER),
+        ("doctor listen 8834", NEEDS_PEER),
+        ("doctor host:8834", "write host and port as two words: doctor host 8834"),
+        ("doctor [::1]:8834 json", "write host and port as two words: doctor [::1] 8834"),
+        ("doctor host 0", "doctor PORT: '0' is not a whole number from 1 to 65535"),
+        ("doctor host json", "doctor PORT: 'json' is not a whole number from 1 to 65535"),
+        ("doctor -x", "unknown word '-x'"),
+        ("doctor -- ls", "'doctor' takes no command"),
+        ("doctor host 8834 json -- ls", "'doctor' takes no command"),
+        ("doctor doctor", "'doctor' does not go with 'doctor'"),
+        ("tx a 1 doctor", "'doctor' does not go with 'tx a 1'"),
+        ("rx 8834 doctor", "'doctor' does not go with 'rx 8834'"),
+        ("doctor json rx 8834", "'rx' does not go with 'doctor'"),
+        ("doctor host 8834 tx a 1", "'tx' does not go with 'doctor host 8834'"),
+        ("doctor via x", "'via' is no word of doctor"),
+        ("doctor host 8834 via x", "'via' is no word of doctor"),
+        ("doctor host 8834 weight 3", "'weight' is no word of doctor"),
+        ("doctor host 8834 limit 5M", "'limit' is no word of doctor"),
+    ],
+)
+def test_the_doctor_refuses(argv: str, message: str) -> None:
+    assert refusal(*argv.split()) == message
 
 
 # What stands behind tx and rx. -----------------------------------------------------------------
@@ -113,6 +199,9 @@ def test_values_where_they_belong() -> None:
         (["rx", "rx", "1", "rx", "checksum", "2"], 2),
         (["rx", "threads", "4"], 1),
         (["tx", "listen.", "1"], 1),
+        (["tx", "doctor", "1", "tx", "completion", "2"], 2),
+        (["rx", "doctor", "1", "rx", "keep", "2"], 2),
+        (["rx", "show-config", "1"], 1),
     ],
 )
 def test_operands(argv: list[str], paths: int) -> None:
@@ -140,6 +229,10 @@ NO_HOST = "is not a host; write"
         ("rx 8834 -1", f"'8834' {NO_HOST} rx HOST PORT to dial, or rx PORT to listen"),
         ("rx listen 8834", "'listen' is for tx only; write rx PORT to listen, or rx HOST PORT to dial"),
         ("rx listen", "'listen' is for tx only; write rx PORT to listen, or rx HOST PORT to dial"),
+        ("rx -- ls", "'rx' needs PORT, or HOST PORT, after it"),
+        ("rx completion", "'rx' needs PORT, or HOST PORT, after it"),
+        ("tx host -- ls", "'tx' needs HOST PORT, or listen PORT, after it"),
+        ("tx listen -- ls", "'tx listen' needs a PORT"),
         ("rx host:8834", "write host and port as two words: rx host 8834"),
         ("tx", "'tx' needs HOST PORT, or listen PORT, after it"),
         ("tx host", "'tx' needs HOST PORT, or listen PORT, after it"),
@@ -237,9 +330,10 @@ def test_a_word_without_its_path(argv: str, message: str) -> None:
 # The help text. --------------------------------------------------------------------------------
 def test_known_words() -> None:
     known = known_words()
-    assert {name for name, takes in known.items() if not takes} == {"checksum", "checksums", "force"}
-    assert known.keys() > {"via", "weight", "limit", "congestion", "threads", "chaos-kind"}
-    assert not known.keys() & {"help", "version"}
+    flags = {"checksum", "checksums", "force", "keep", "progress", "dashboard", "json", "syslog"}
+    assert {name for name, takes in known.items() if not takes} == flags
+    assert known.keys() > {"via", "weight", "limit", "congestion", "threads", "chaos-kind", "name", "names", "digest"}
+    assert not known.keys() & {"help", "version", "show-config", "", "tx", "rx", "doctor", "completion"}
 
 
 def test_terms_are_words_with_their_argument() -> None:
@@ -261,6 +355,15 @@ def test_forms_of_the_help(tokens: Sequence[str], hosts: list[str], listen: bool
     arguments = docopt(USAGE, list(tokens), default_help=False)
     assert (arguments["HOST"], arguments["listen"]) == (hosts, listen)
     assert arguments["PORT"] == ["1"] * max(1, len(hosts))
+    assert docopt(USAGE, [*tokens, "--", "tx"], default_help=False)["COMMAND"] == ["tx"]
+
+
+@pytest.mark.parametrize("operands", [[], ["host", "1"]])
+def test_the_doctor_of_the_help(operands: list[str]) -> None:
+    arguments = docopt(USAGE, ["doctor", *operands, "--json"], default_help=False)
+    assert arguments["doctor"] is True
+    assert [*arguments["HOST"], *arguments["PORT"]] == operands
+    assert (arguments["tx"], arguments["rx"]) == (0, 0)
 
 
 def test_limits_in_the_help_are_those_of_the_configuration() -> None:
@@ -268,6 +371,10 @@ def test_limits_in_the_help_are_those_of_the_configuration() -> None:
     assert f"up to {config.THREADS_AUTO_MAX} for each path" in USAGE
     assert f"share, 1 to {config.WEIGHT_MAX}," in USAGE
     assert f"{config.CHECKPHRASE_BYTES} bytes that both" in USAGE
+    assert f"at a time, 1 to {config.STREAMS_MAX} " in USAGE
+    digests = re.search(r"--digest=NAME .*?success: (.*?) where", USAGE, re.DOTALL)
+    assert digests
+    assert set(config.DIGESTS) == set(re.findall(r"\w+", digests[1])) - {"or"}
     kinds = re.search(r"--chaos-kind=KIND +tx: (.*?)\[", USAGE, re.DOTALL)
     assert kinds
     assert set(config.CHAOS_KINDS) == set(re.findall(r"\w+", kinds[1])) - {"needs", "checksum", "or", "in", "turn"}
@@ -278,7 +385,7 @@ def test_exit_statuses_in_the_help() -> None:
     assert sorted(int(number) for number in re.findall(r"\b\d+\b", table)) == sorted(Exit)
 
 
-def test_the_help_fits_a_screen() -> None:
+def test_the_help_is_short_and_narrow() -> None:
     lines = USAGE.splitlines()
-    assert len(lines) <= 75
+    assert len(lines) <= 115
     assert max(len(line) for line in lines[1:]) <= 80

@@ -24,6 +24,7 @@ from viamillipede.standard_streams import (
 from viamillipede.values import labelled
 from viamillipede.words import USAGE, Line, translate
 
+COMMAND_LINE = "command line"
 _ROLES: dict[type, str] = {TxConfig: "tx", RxConfig: "rx", DoctorConfig: "doctor"}
 
 
@@ -83,10 +84,10 @@ def _show_config(line: Line) -> int:
 
     in_force = {word: found for word in FIELDS if (found := in_environment(word, os.environ))}
     given = [token[2:].partition("=") for token in line.tokens if token.startswith("--")]
-    in_force |= {word: (text or "yes", "command line") for word, _, text in given if word in FIELDS}
+    in_force |= {word: (text or "yes", COMMAND_LINE) for word, _, text in given if word in FIELDS}
     in_force = {**_files(), **in_force}
     for word, (text, where) in in_force.items():
-        labelled(where, FIELDS[word][1], text)
+        labelled(word if where == COMMAND_LINE else where, FIELDS[word][1], text)
     return print_all(show(in_force))
 
 
