@@ -41,7 +41,7 @@ class Observer:
         streams: Mapping[int, int] | None = None,
         latest: Callable[[], tuple[Snapshot, ...]] | None = None,
     ) -> None:
-        self._log, self._look = log, look
+        self._log, self._look, self._alone = log, look, alone
         self._terminal = os.isatty(_STDERR)
         self._colour = self._terminal and "NO_COLOR" not in os.environ
         self.share: Callable[[Snapshot], None] | None = None
@@ -102,10 +102,14 @@ class Observer:
         """Nothing has moved for so long: say so where nobody looks at a picture."""
         if not stalled:
             self._stall_tell_us = 0
-        elif self._look is not None and idle_us >= STALL_TOLD_FIRST_US and now >= self._stall_tell_us:
-            if stall := self._look().stall():
-                self._stall_tell_us = now + STALL_TOLD_EVERY_US
-                self._log.say(WARNING, stall)
+        elif (
+            self._look is not None
+            and idle_us >= STALL_TOLD_FIRST_US
+            and now >= self._stall_tell_us
+            and (stall := self._look().stall())
+        ):
+            self._stall_tell_us = now + STALL_TOLD_EVERY_US
+            self._log.say(WARNING, stall)
 
     def clear(self) -> None:
         """The terminal as it was, for the last words. Idempotent."""
@@ -131,7 +135,11 @@ class Observer:
     def _show_plain(self, snapshot: Snapshot) -> None:
         from viamillipede.views.live_line import plain_line
 
-        self._log.raw(plain_line(snapshot))
+        line = plain_line(snapshot)
+        if not self._alone:  # which of several streams
+            speaker, colon, rest = line.partition(": ")
+            line = f"{speaker} {snapshot.name or snapshot.session[:8]}{colon}{rest}"
+        self._log.raw(line)
 
     def _open_live_line(self, snapshot: Snapshot) -> None:
         from viamillipede.views.live_line import LiveLine

@@ -212,9 +212,12 @@ class Program:
 
     # ---- time -----------------------------------------------------------------------------------
     async def _tick(self) -> None:
+        now = now_us()
         while True:
             await asyncio.sleep(TICK_US / S_US)
-            now = now_us()
+            before, now = now, now_us()
+            if now - before > S_US:
+                self.presence.on_slept(now - before - TICK_US)
             self._tell_outage(now)
             self.on_tick(now)
             self.observer.on_tick(now)

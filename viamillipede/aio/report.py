@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.log import EVENT, WARNING, Log
 from viamillipede.aio.sockets import rtt_us
 from viamillipede.aio.waiting import rx_waits_for, tx_waits_for
-from viamillipede.config import KIB, S_US
+from viamillipede.config import KIB, S_US, Address
 from viamillipede.errors import LimitReached, NoContact, PeerLost
 from viamillipede.protocol.tx_leg import TxLeg
 from viamillipede.units import format_bytes, format_duration_us, format_rate
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from viamillipede.aio.tx import Transmitter
 
 
+IDLE_TOLD_US = 3 * S_US  # a shorter pause is nobody's concern
 WAITING_TOLD_US = 2 * S_US  # so long may the first contact take before tx says why
 
 
@@ -126,6 +129,22 @@ def _paths(program: Transmitter) -> list[str]:
     return lines
 
 
+def _hosts(program: Receiver) -> list[str]:
+    """A line for each of several hosts that legs came from."""
+    moved, up = dict(program.moved_of), Counter(each.peer.host for each in program.connections.values())
+    for connection in program.connections.values():
+        moved[connection.peer.host] += connection.leg.bytes_received
+    lines = [f"  address {host}: {format_bytes(moved[host])} received, {plural(up[host], 'leg')} up" for host in moved]
+    return lines if len(lines) > 1 else []
+
+
+def _idle(program: Transmitter | Receiver, now: int) -> str:
+    """For how long, where that is worth a word and not said already."""
+    idle_us = now - (program.meter.progress_us or program.contact_us or now)
+    together = program.presence.alone_since_us is None
+    return f"; nothing has moved for {format_duration_us(idle_us)}" if together and idle_us >= IDLE_TOLD_US else ""
+
+
 def _not_reached(program: Transmitter | Receiver) -> str:
     """The addresses that did not work, unless the failure says so itself."""
     said = isinstance(program.failure(), NoContact | LimitReached)
@@ -174,6 +193,11 @@ def _process() -> str:
     )
 
 
+def _width(addresses: Iterable[Address]) -> int:
+    """Of a column that has them all."""
+    return max(len(text) for text in ("255.255.255.255:65535", *map(str, addresses)))
+
+
 def _state(leg: TxLeg) -> str:
     if leg.doubted:
         return "mute"  # nothing was heard of it for a while
@@ -185,27 +209,28 @@ def dump_tx(program: Transmitter) -> str:
     session, window, now = program.session, program.session.window, now_us()
     waits = tx_waits_for(program, now)
     in_use = window.head - window.written
+    width = _width(connection.address for connection in program.connections.values())
     lines = [
         _head(program, "tx", window.written),
         f"  window {format_bytes(in_use)} of {format_bytes(window.limit_bytes)} (at most "
         f"{format_bytes(window.window_bytes)}), {window.frames_in_flight()} frames in flight, "
         f"{window.retransmitted_frames} retransmitted, {session.hedges} hedged, {plural(session.restarts, 'restart')}",
-        f"  waiting for: {waits}",
+        f"  waiting for: {waits}{_idle(program, now)}",
         *([f"  {program.books.verdict()}"] if program.books.verdict() else []),
         *_paths(program),
         *(f"  not reached: {failure}" for failure in session.book.failures()),
         f"  {_process()}",
-        "   leg  address                   state  frames        bytes         rate       rtt   resent  restarts",
+        f"   leg  {'address':{width}}  state  frames        bytes         rate       rtt   resent  restarts",
     ]
     for connection in sorted(program.connections.values(), key=lambda each: each.leg):
         state = session.legs.get(connection.leg)
-        address = str(connection.address)
+        address = f"{connection.address!s:{width}}"
         if state is None or connection.sock is None:
-            lines.append(f"  {connection.leg:4}  {address:24}  down   {'':56} {connection.restarts:9}")
+            lines.append(f"  {connection.leg:4}  {address}  down   {'':56} {connection.restarts:9}")
             continue
         rate = state.bytes_sent * S_US // max(1, now - state.since_us)
         lines.append(
-            f"  {connection.leg:4}  {address:24}  {_state(state):5}"
+            f"  {connection.leg:4}  {address}  {_state(state):5}"
             f" {window.carries(connection.leg):7} {format_bytes(state.bytes_sent):>12} {format_rate(rate):>12}"
             f" {format_duration_us(rtt_us(connection.sock)[0]):>9} {state.retransmitted:8} {connection.restarts:9}"
         )
@@ -217,19 +242,21 @@ def dump_rx(program: Receiver) -> str:
     session, reassembly, now = program.session, program.session.reassembly, now_us()
     waits = rx_waits_for(program, now)
     held = sum(end - start for start, end in reassembly.arrived)
+    width = _width(connection.peer for connection in program.connections.values())
     lines = [
         _head(program, "rx", reassembly.written),
         f"  reorder memory {format_bytes(reassembly.memory_bytes())} of at most "
         f"{format_bytes(reassembly.window_bytes)}, {plural(held, 'frame')} held; "
-        f"{plural(session.waiting_legs.asides, 'frame')} read aside so far, "
-        f"{format_bytes(reassembly.direct_bytes)} moved without a copy, "
+        f"{plural(session.waiting_legs.asides, 'frame')} read aside so far",
+        f"  {format_bytes(reassembly.direct_bytes)} moved without a copy, "
         f"{format_bytes(reassembly.duplicate_bytes)} retransmitted in vain, "
         f"{plural(session.restarts, 'restart')}, {plural(program.strangers, 'connection')} refused",
-        f"  waiting for: {waits}",
+        f"  waiting for: {waits}{_idle(program, now)}",
         *([f"  {program.books.verdict()}"] if program.books.verdict() else []),
+        *_hosts(program),
         *(f"  not reached: {failure}" for failure in session.book.failures()),
         f"  {_process()}",
-        "   leg  address                   state  frame         bytes         rate       rtt      in vain  restarts",
+        f"   leg  {'address':{width}}  state  frame        bytes         rate       rtt    in vain  restarts",
     ]
     for connection in sorted(program.connections.values(), key=lambda connection: connection.leg.number):
         leg = connection.leg
@@ -237,8 +264,8 @@ def dump_rx(program: Receiver) -> str:
         seq = leg.copy.header.seq if leg.copy else ""
         rate = leg.bytes_received * S_US // max(1, now - leg.since_us)
         lines.append(
-            f"  {leg.number:4}  {connection.peer!s:24}  {state:7} {seq:5} {format_bytes(leg.bytes_received):>12}"
+            f"  {leg.number:4}  {connection.peer!s:{width}}  {state:7} {seq:5} {format_bytes(leg.bytes_received):>11}"
             f" {format_rate(rate):>12} {format_duration_us(rtt_us(connection.sock)[0]):>9}"
-            f" {format_bytes(leg.bytes_discarded):>12} {session.times_up[leg.number] - 1:9}"
+            f" {format_bytes(leg.bytes_discarded):>10} {session.times_up[leg.number] - 1:9}"
         )
     return "\n".join(lines) + "\n"

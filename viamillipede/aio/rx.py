@@ -72,6 +72,7 @@ class Receiver(Program):
         self.session: RxSession
         self.connections: dict[int, RxConnection] = {}
         self._keys = 0
+        self._environ: dict[str, str] = {}  # for a command that is still to be started
         self._output_waiters: list[RxConnection] = []
         self._after_scheduled = False
         self._closing = self._closed = False  # all was written; the output was closed
@@ -142,7 +143,7 @@ class Receiver(Program):
             self.contact_us = now_us()
             self.log.say(EVENT, f"first contact, {'with' if self.session.dials else 'from'} {peer}")
             self._hasher = Hasher(self.session.digest.own, self._on_hashed)
-            self.start_command(self.environment(greeting.session, str(peer), greeting.name))
+            self._environ = self.environment(greeting.session, str(peer), greeting.name)
 
     def wants_legs(self) -> bool:
         """See Program. A tx that lost its legs must still hear how it ended."""
@@ -240,6 +241,10 @@ class Receiver(Program):
         session = self.session
         while (runnable := session.take_runnable()) is not None:
             self.work(self.connections[runnable.key])
+        if session.begun and self._environ:  # a tx that is done, and whose leg was late, says nothing
+            environ, self._environ = self._environ, {}
+            self.start_command(environ)
+            self.sink.arm()  # bytes may wait for it
         now = now_us()
         while session.talkers:
             leg = session.talkers.pop()

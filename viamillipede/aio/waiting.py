@@ -156,8 +156,7 @@ class TxWaits(Books):
             return {str(state.address) for state in states if state.worked}
         oldest = session.window.oldest()
         ranks = {session.legs[leg].rank for leg in oldest.legs if leg in session.legs} if oldest is not None else set()
-        if session.window.room_bytes():
-            ranks |= {leg.rank for leg in session.legs.values() if session.scheduler.saturated(leg.rank)}
+        ranks |= {leg.rank for leg in session.legs.values() if session.scheduler.saturated(leg.rank)}
         return {str(states[rank].address) for rank in ranks}
 
 

@@ -16,15 +16,15 @@ NEARLY_AT_AN_END = (
     0.75  # ... where one of the two ends decides, and not the network: it varies more from second to second
 )
 STILL_GROWING = 1.15  # twice as many legs bring so much more: it does not end there
+MOSTLY = 0.5
 MUCH = 0.4  # of the time: that is what it waited for
-NEARLY_ALWAYS = 0.75  # rx says that it waits for its output also when it has just begun to write
 QUEUE_PERCENT = 15  # that much longer under load is a round trip when the road is full and queues
 JITTER_US = 2 * MS_US
-CORE_BUSY = 0.9
 LOSSY = 0.001  # a thousandth of the packets sent again
 LINK_FULL = 0.85  # of the interface's speed; the rest is headers
 WINDOW_PART = 4  # a full window holds up what is under way if that is more than this part of it
 PACKET_BYTES_MAX = 65535  # of IPv4; the loopback interface says one more
+CORE_HERE, CORE_THERE, OUTPUT = "a core here", "a core there", "rx's output"
 _DEFAULT = "threads auto, the default"
 SLACK = 2  # the window should hold so many times what is on its way
 
@@ -34,16 +34,17 @@ class Step:
     """So many legs for a second or two. Shares are of the time unless said otherwise; None: the kernel does not tell.
 
     rate: bytes per second that the receiver's output took. lost_share: of the packets, sent again. rtt_us: under
-    this load, 0 unknown. cpu_share: of a core, by this process. output_share: the receiver waited for its output.
-    window_share: or not, but the whole window was in use. send_buffer_share, receive_buffer_share: legs were held up
-    because a buffer was full, here or there.
+    this load, 0 unknown. core_share, rx_core_share, output_share: the stream waited for a core here, for one there,
+    for the receiver's output. window_share: the whole window was in use. send_buffer_share, receive_buffer_share:
+    legs were held up because a buffer was full, here or there.
     """
 
     legs: int
     rate: int
     lost_share: float | None
     rtt_us: int
-    cpu_share: float
+    core_share: float
+    rx_core_share: float
     output_share: float
     window_share: float
     send_buffer_share: float | None
@@ -77,15 +78,16 @@ class Advice:
 
 def verdict(step: Step, measured: Measured) -> str:
     """What kept it from being faster, in a few words."""
+    if at_an_end(step):
+        ends = {CORE_HERE: step.core_share, CORE_THERE: step.rx_core_share, OUTPUT: step.output_share}
+        return max(ends, key=lambda end: ends[end])
     if _window_limits(step, measured):
         return "the window"
-    if _receiver_limits(step):
-        return "rx itself"
     if _buffer_limits(step, step.send_buffer_share, measured):
         return "send buffers"
     if _buffer_limits(step, step.receive_buffer_share, measured):
         return "receive buffers"
-    return "a core here" if step.cpu_share >= CORE_BUSY else "network, or rx"
+    return "the network"
 
 
 def _trip_us(measured: Measured) -> int:
@@ -99,14 +101,9 @@ def _queue(step: Step, measured: Measured) -> int:
 
 
 def _window_limits(step: Step, measured: Measured) -> bool:
-    """It was full, and not because it waits at the receiver for its output: that would take no round trips."""
+    """It was full, and not because it waits at the receiver: that would take no round trips."""
     under_way = step.rate * step.rtt_us // S_US
-    return step.window_share >= MUCH and WINDOW_PART * under_way >= measured.window_bytes
-
-
-def _receiver_limits(step: Step) -> bool:
-    """Its output or its processor: from here they look the same."""
-    return step.output_share + step.window_share >= NEARLY_ALWAYS
+    return not at_an_end(step) and step.window_share >= MUCH and WINDOW_PART * under_way >= measured.window_bytes
 
 
 def _buffer_limits(step: Step, share: float | None, measured: Measured) -> bool:
@@ -116,7 +113,7 @@ def _buffer_limits(step: Step, share: float | None, measured: Measured) -> bool:
 
 def at_an_end(step: Step) -> bool:
     """One of the two ends decides, and not the network between them."""
-    return step.cpu_share >= CORE_BUSY or _receiver_limits(step)
+    return step.core_share + step.rx_core_share + step.output_share >= MOSTLY
 
 
 def recommend(measured: Measured) -> list[Advice]:
@@ -124,18 +121,21 @@ def recommend(measured: Measured) -> list[Advice]:
     if not measured.steps:
         return []
     best = max(measured.steps, key=lambda step: step.rate)
-    found = [_receiver(measured, best), _legs(measured, best), _losses(measured), _window(measured, best)]
+    found = [_end(measured, best), _legs(measured, best), _losses(measured), _window(measured, best)]
     found += [_send_buffers(measured), _receive_buffers(measured), _packets(measured), _link(measured, best)]
     return [each for each in found if each is not None]
 
 
-def _receiver(measured: Measured, best: Step) -> Advice | None:
-    if _window_limits(best, measured) or not _receiver_limits(best):
+def _end(measured: Measured, best: Step) -> Advice | None:
+    if not at_an_end(best):
         return None
-    return Advice(
-        f"the receiver itself decides, with {format_bits(best.rate)}: its output, or a core there. Unless that output "
-        "is /dev/null these figures say little about the network"
-    )
+    end = verdict(best, measured)
+    help_it = {
+        CORE_HERE: "a faster processor here would help, more legs would not",
+        CORE_THERE: "a faster processor there would help, more legs would not",
+        OUTPUT: "unless that is /dev/null, these figures say little about the network",
+    }
+    return Advice(f"{format_bits(best.rate)} is what {end} can do: {help_it[end]}")
 
 
 def _legs(measured: Measured, best: Step) -> Advice:

@@ -8,7 +8,6 @@ The receiver is an ordinary one, and serves this one stream. It delivers the tes
 
 import os
 import socket
-import time
 from dataclasses import dataclass
 
 import psutil
@@ -21,6 +20,7 @@ from viamillipede.doctor.advice import MUCH, STILL_GROWING, Measured, Step, at_a
 from viamillipede.doctor.host import Host
 from viamillipede.doctor.tcp_info import TcpInfo, congestion_of, tcp_info
 from viamillipede.errors import LimitReached, UsageError
+from viamillipede.protocol.waits import Wait
 
 CONNECTS = 5
 STEPS = (1, 2, 4, 8, 16)  # legs, and ...
@@ -71,10 +71,9 @@ class _Mark:
 
     at_us: int
     delivered: int
-    cpu_s: float
+    booked_us: list[int]  # what was waited for, in the order of Wait
     infos: dict[socket.socket, TcpInfo]
     ticks: int = 0
-    output_ticks: int = 0
     window_ticks: int = 0
     leg_ticks: int = 0
     full_ticks: int = 0  # of legs whose send buffer was full, and as large as it may be
@@ -160,15 +159,13 @@ class Probe(Transmitter):
             if self._legs() == self.session.dialling.targets[0] or now - self._step_us >= UP_US:
                 self._settled_us = now + self._settle_us()
         elif now >= self._settled_us:
-            self._mark = _Mark(now, self.session.window.written, time.process_time(), self._infos())
+            self._mark = _Mark(now, self.session.window.written, list(self.books.waits.booked_us), self._infos())
 
     def _measure(self, mark: _Mark, now: int) -> None:
         """Previous state: measuring. Next: settling, ending."""
         window = self.session.window
         mark.ticks += 1
-        mark.output_ticks += self.session.rx_waits_output
-        full = window.limit_bytes == window.window_bytes and not window.room_bytes()
-        mark.window_ticks += full and not self.session.rx_waits_output
+        mark.window_ticks += window.limit_bytes == window.window_bytes and not window.room_bytes()
         for connection in self.connections.values():
             if connection.sock is not None:
                 mark.leg_ticks += 1
@@ -220,9 +217,11 @@ class Probe(Transmitter):
         def gained(name: str) -> int:
             return sum(getattr(after, name) - getattr(before, name) for before, after in pairs)
 
+        booked_us = zip(self.books.waits.booked_us, mark.booked_us, strict=True)
+        shares = [max(0.0, (after - before) / elapsed_us) for after, before in booked_us]
         sent, busy_us = gained("sent"), gained("busy_us")
-        output_share, moved = mark.output_ticks / mark.ticks, self.session.window.written - mark.delivered
-        if output_share < MUCH and infos:  # what has been acknowledged does not jump, as what is in order does
+        moved = self.session.window.written - mark.delivered
+        if shares[Wait.SINK] < MUCH and infos:  # what has been acknowledged does not jump, as what is in order does
             moved = gained("acked_bytes")
         trips_us = [info.rtt_us for info in infos.values() if info.rtt_us]
         return Step(
@@ -230,8 +229,9 @@ class Probe(Transmitter):
             rate=moved * S_US // elapsed_us,
             lost_share=gained("sent_again") / sent if sent else None,
             rtt_us=sum(trips_us) // len(trips_us) if trips_us else 0,
-            cpu_share=(time.process_time() - mark.cpu_s) * S_US / elapsed_us,
-            output_share=output_share,
+            core_share=shares[Wait.TX_CORE],
+            rx_core_share=shares[Wait.RX_CORE],
+            output_share=shares[Wait.SINK],
             window_share=mark.window_ticks / mark.ticks,
             send_buffer_share=mark.full_ticks / mark.leg_ticks if mark.leg_ticks and self._buffer_bytes else None,
             receive_buffer_share=gained("receive_buffer_us") / busy_us if busy_us else None,

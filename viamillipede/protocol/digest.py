@@ -89,6 +89,7 @@ class Verification:
     """rx's side of comparing. When all was written it asks with DIGEST, again and again, until SUM has come."""
 
     def __init__(self, features: int) -> None:
+        self.features = features  # of the session
         self.own = agreed(features)  # to be given what the output accepts; None: no digest is taken
         self.verified = self.own is None
         self.asking = False

@@ -56,6 +56,13 @@ class Presence:
         if self.alone_since_us is not None and self.contacted:
             self.gone = True
 
+    def on_slept(self, slept_us: int) -> None:
+        """We did not run for so long (SIGSTOP, a suspended machine): that says nothing about the other side."""
+        if self.alone_since_us is not None:
+            self.alone_since_us += slept_us
+        if self._interrupted_us is not None:
+            self._interrupted_us += slept_us
+
     def deadline_us(self) -> int | None:
         """When the wait ends; None: never."""
         if self.alone_since_us is None:

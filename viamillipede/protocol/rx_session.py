@@ -78,10 +78,10 @@ class RxSession(Caller):
         self.output_us = self.core_us = 0  # how long the output was waited for, and all of a core was used
         self.done = False  # the output has accepted everything and was closed
         self.bye = False  # tx knows
+        self.begun = False  # tx takes us for its receiver: it has said something
         self.talkers: list[RxLeg] = []  # legs with something in their outbox; the shell takes them out
         self.times_up: Counter[int] = Counter()  # of each leg number
         self.refusal: bytes | None = None  # why we gave up
-        self._features = 0
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self.waiting_legs = WaitingLegs(now_us)
         self._output_since_us = now_us  # since when the output is blocked, or open
@@ -105,14 +105,14 @@ class RxSession(Caller):
             self._begin(greeting)
         elif self.session != greeting.session:
             return Answer(Verdict.BUSY)
-        return Answer(Verdict.ACCEPTED, self._features, self._receiver, self._config.window_bytes)
+        return Answer(Verdict.ACCEPTED, self.digest.features, self._receiver, self._config.window_bytes)
 
     def _begin(self, greeting: Greeting) -> None:
         """The stream is known, and what both sides want to be sure of."""
         config = self._config
-        self._features, direct = agree(config.checksum, config.digest, greeting.features, self._can_direct)
-        self.checksum = bool(self._features & FEATURE_CHECKSUM)
-        self.digest = Verification(self._features)
+        features, direct = agree(config.checksum, config.digest, greeting.features, self._can_direct)
+        self.checksum = bool(features & FEATURE_CHECKSUM)
+        self.digest = Verification(features)
         self.session, self.name = greeting.session, greeting.name
         window_bytes = min(config.window_bytes, greeting.window_bytes)
         self.reassembly = Reassembly(window_bytes, self.checksum, direct)
@@ -209,6 +209,7 @@ class RxSession(Caller):
             if leg.got < HEADER_BYTES:
                 return
             header = decode_header_untrusted(leg.head, FROM_TX)
+            self.begun = True
             leg.got = 0
             if header.kind in (Kind.DATA, Kind.END):
                 due_before = self.reassembly.due_seq
