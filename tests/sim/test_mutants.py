@@ -64,6 +64,7 @@ def always_differ(own: StreamDigest, theirs: bytes) -> None:
 
 def done_at_once(self: Verification, features: int) -> None:
     """rx does not wait for the answer."""
+    self.features = features
     self.own, self.verified, self.asking = agreed(features), True, False
 
 

@@ -204,13 +204,10 @@ class RxWaits(Books):
         told, waits = self._program.session.tx_waits_us, self.waits
         if not told:
             return waits.shares()
-        total_us, before_us = waits.total_us, list(waits.booked_us)
-        if told is self._told:  # else it is tx's last word, which came behind our last tick
-            total_us, before_us = self._then_us
-        if waits.total_us - total_us >= TOLD_US:
-            told = tuple(us + now - then for us, now, then in zip(told, waits.booked_us, before_us, strict=True))
-            total_us = waits.total_us
-        return [waited_us / max(1, total_us, sum(told)) for waited_us in told]
+        then_us, booked_us = self._then_us
+        if told is self._told and waits.total_us - then_us >= TOLD_US:
+            told = tuple(us + now - then for us, now, then in zip(told, waits.booked_us, booked_us, strict=True))
+        return [waited_us / max(1, sum(told)) for waited_us in told]  # all of tx's time was booked
 
 
 def as_shares(shares: list[float], path: str) -> Waits:

@@ -111,8 +111,7 @@ class RxSession(Caller):
         """The stream is known, and what both sides want to be sure of."""
         config = self._config
         features, direct = agree(config.checksum, config.digest, greeting.features, self._can_direct)
-        self.checksum = bool(features & FEATURE_CHECKSUM)
-        self.digest = Verification(features)
+        self.checksum, self.digest = bool(features & FEATURE_CHECKSUM), Verification(features)
         self.session, self.name = greeting.session, greeting.name
         window_bytes = min(config.window_bytes, greeting.window_bytes)
         self.reassembly = Reassembly(window_bytes, self.checksum, direct)
