@@ -193,11 +193,11 @@ class RxWaits(Books):
             self._told, self._then_us = session.tx_waits_us, (self.waits.total_us, list(booked_us))
 
     def slow_paths(self) -> set[str]:
-        """The hosts that the due frame comes from; all, where nobody has begun to bring it."""
-        program, reassembly = self._program, self._program.session.reassembly
-        legs = [(each.peer.host, each.leg.copy) for each in program.connections.values()]
-        due = {host for host, copy in legs if copy is not None and copy.header.seq == reassembly.due_seq}
-        return due or {host for host, _ in legs} or set(program.moved_of)
+        """The hosts that are in the middle of a frame, and have not just to wait until it is due; all, if none is."""
+        program, waiting = self._program, self._program.session.waiting_legs
+        legs = program.connections.values()
+        bringing = {each.peer.host for each in legs if each.leg.copy is not None and each.leg not in waiting}
+        return bringing or {each.peer.host for each in legs} or set(program.moved_of)
 
     def shares_of_time(self) -> list[float]:
         """As tx has told them; and where it has told nothing for a while, what we know since then."""
