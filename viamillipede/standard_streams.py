@@ -58,7 +58,7 @@ def complain(speaker: str, message: str, *quoted: str, json: bool = False) -> No
         from viamillipede.views.json_lines import message_line
 
         text = "\n".join([message, *quoted])
-        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        time = datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
         write_stderr(message_line(0, text, time=time, role=speaker.split()[-1], pid=os.getpid()) + "\n")
         return
     write_stderr(f"{speaker}: {' '.join(message.splitlines())}\n" + "".join(f"  | {line}\n" for line in quoted))

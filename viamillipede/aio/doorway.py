@@ -83,6 +83,8 @@ class Doorway:
                 message, fds, _, _ = socket.recv_fds(self._doorway, GREETING_BYTES + KIB, 1)
             except BlockingIOError:
                 return
+            except ConnectionResetError:  # it has not read all that it was told
+                message, fds = b"", []
             if not message:
                 self._program.loop.remove_reader(self._doorway.fileno())
                 self._program.fail(PeerLost("the process that listens has ended"))

@@ -33,7 +33,6 @@ from viamillipede.protocol.presence import Presence
 from viamillipede.protocol.wire import Answer, Greeting, Verdict
 from viamillipede.views.snapshot import Snapshot
 
-
 ENDED_MAX = 4096  # streams that are remembered: a leg of theirs that was late shall not begin them again
 
 

@@ -111,6 +111,7 @@ class Program:
                     self.service.notifier.ready()
                     await self.outcome
                 except Exception as error:
+                    self.fail(error)  # it may not be the outcome yet: `start` has raised it
                     failure = error
                 try:
                     failure = await self._end(failure) or failure

@@ -76,7 +76,7 @@ class Receiver(Program):
         self._output_waiters: list[RxConnection] = []
         self._after_scheduled = False
         self._closing = self._closed = False  # all was written; the output was closed
-        self._hasher = Hasher(None, self.after_soon)
+        self.hasher = Hasher(None, self.after_soon)
         self._verified = asyncio.Event()
         self._leaving_told = False  # there was a leg to say so on
         self.leaving = False  # we have failed: what still comes is thrown away
@@ -142,7 +142,7 @@ class Receiver(Program):
         if first:
             self.contact_us = now_us()
             self.log.say(EVENT, f"first contact, {'with' if self.session.dials else 'from'} {peer}")
-            self._hasher = Hasher(self.session.digest.own, self._on_hashed)
+            self.hasher = Hasher(self.session.digest.own, self._on_hashed)
             self._environ = self.environment(greeting.session, str(peer), greeting.name)
 
     def wants_legs(self) -> bool:
@@ -172,7 +172,7 @@ class Receiver(Program):
 
     def _drain(self) -> None:
         """Write what is in memory and due."""
-        hasher, reassembly = self._hasher, self.session.reassembly
+        hasher, reassembly = self.hasher, self.session.reassembly
         while (view := reassembly.output_view()) is not None:
             if hasher.active:  # what is written was taken before: the thread may need the memory for longer
                 if hasher.taken == reassembly.written and not hasher.busy:

@@ -79,13 +79,14 @@ def tx_snapshot(program: Transmitter) -> Snapshot:
     state, status, reason = _state(program)
     waiting = tx_waits_for(program, now)
     own = session.digest.own
+    moved = window.cut_end if state == "complete" else window.written  # that all was accepted is said without a number
     return Snapshot(
         role="tx", pid=os.getpid(), session=session.session.hex(), name=program.config.name,
         peer=next((str(path.address) for path in session.book.states if path.worked), ""),
         elapsed_us=elapsed_us, contacted=session.presence.contacted,
-        moved_bytes=window.written, read_bytes=window.head, size_bytes=program.config.size_bytes,
-        rate=program.meter.rate, rate_average=window.written * S_US // max(1, elapsed_us),
-        window_used_bytes=window.head - window.written, window_bytes=window.limit_bytes,
+        moved_bytes=moved, read_bytes=window.head, size_bytes=program.config.size_bytes,
+        rate=program.meter.rate, rate_average=moved * S_US // max(1, elapsed_us),
+        window_used_bytes=window.head - moved, window_bytes=window.limit_bytes,
         legs_up=len(session.legs), restarts=session.restarts,
         retransmitted_frames=window.retransmitted_frames, retransmitted_bytes=window.retransmitted_bytes,
         hedges=session.hedges, corrupted=0, refused=program.strangers,

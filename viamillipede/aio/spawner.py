@@ -83,7 +83,10 @@ class Spawner:
 
     def ended(self) -> Ended | None:
         """The next stream that has ended; None: the spawner has."""
-        message = self._control.recv(_MESSAGE_BYTES_MAX)
+        try:
+            message = self._control.recv(_MESSAGE_BYTES_MAX)
+        except ConnectionResetError:  # something that we have said was never read
+            return None
         return pickle.loads(message) if message else None
 
     def close(self) -> None:
@@ -103,11 +106,11 @@ class _Forker:
             config, keep=False, wait_us=GREETING_US, metrics=None
         )  # its transmitter is there already
         self._numbers: dict[int, int] = {}  # pid -> number
-        self._wakeup, wakeup = os.pipe()
-        os.set_blocking(wakeup, False)
+        self._wakeup, self._waker = os.pipe()
+        os.set_blocking(self._waker, False)
         self._handlers = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}  # for the streams
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
 
     def run(self) -> int:
         """Until the parent has ended."""
@@ -133,7 +136,10 @@ class _Forker:
 
     def _obey(self) -> bool:
         """Do what the parent wants. Whether it is still there."""
-        message, fds, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES_MAX, 1)
+        try:
+            message, fds, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES_MAX, 1)
+        except ConnectionResetError:  # it has not read all that it was told
+            return False
         if not message:
             return False
         wish = pickle.loads(message)
@@ -159,6 +165,7 @@ class _Forker:
         self._control.close()
         signal.set_wakeup_fd(-1)
         os.close(self._wakeup)
+        os.close(self._waker)
         for number, handler in {**self._handlers, signal.SIGCHLD: signal.SIG_DFL}.items():
             signal.signal(number, handler)
         for number in (signal.SIGUSR1, signal.SIGUSR2):  # until it has a dump to show

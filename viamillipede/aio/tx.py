@@ -67,7 +67,7 @@ class Transmitter(Program):
         self.connections: dict[int, TxConnection] = {}  # of every leg that was ever dialled
         self.source: Source
         self._input_waits = False  # for its next bytes
-        self._hasher = Hasher(None, self.pump_soon)
+        self.hasher = Hasher(None, self.pump_soon)
         self._pump_scheduled = False
         self._ticks = 0
         self._tuner_told: dict[int, str] = {}
@@ -145,7 +145,7 @@ class Transmitter(Program):
     def _read_input(self) -> bool:
         """Fill a frame, as far as the input has something. Whether it has brought anything new."""
         window = self.session.window
-        view = None if self._input_waits or self._hasher.busy else window.input_view()
+        view = None if self._input_waits or self.hasher.busy else window.input_view()
         if view is None:
             return False
         filled = 0
@@ -155,7 +155,7 @@ class Transmitter(Program):
                 break
             filled += count
         if filled:
-            self._hasher.take(view[:filled])
+            self.hasher.take(view[:filled])
             window.on_input(filled, now_us())
         if filled < len(view):
             if count is None:
@@ -182,7 +182,7 @@ class Transmitter(Program):
         if not self.contact.is_set():
             self.contact.set()
             self.contact_us = now_us()
-            self._hasher = Hasher(self.session.digest.own, self._on_hashed)
+            self.hasher = Hasher(self.session.digest.own, self._on_hashed)
             self.start_command(self.environment(self.session.session, str(connection.address), self.config.name))
             self.log.say(EVENT, f"first contact after {report.since(self.began_us)}")
 
@@ -204,7 +204,7 @@ class Transmitter(Program):
 
     def _compare(self, connection: TxConnection) -> None:
         """rx has told its digest: it shall hear ours, and here too they must be the same. IntegrityError."""
-        answer = None if self._hasher.busy or connection.crowded() else self.session.digest.answer()
+        answer = None if self.hasher.busy or connection.crowded() else self.session.digest.answer()
         if answer is not None:  # else rx asks again
             connection.say(answer)
             self.session.digest.check()

@@ -133,7 +133,7 @@ class TxWaits(Books):
     def _state(self, now: int) -> Wait:
         window = self._program.session.window
         state = waits.tx_waits_for(self._program.session.scheduler, window, now)
-        if state is Wait.SOURCE and self._program._hasher.busy:
+        if state is Wait.SOURCE and self._program.hasher.busy:
             return Wait.TX_CORE  # it has brought something, and that is being digested
         if state is Wait.LIMIT and not window.exhausted() and not window.ended and window.input_view() is not None:
             return Wait.SOURCE  # what the limit allows next is not here yet
@@ -176,7 +176,7 @@ class RxWaits(Books):
             return
         if session.output_blocked:
             state = Wait.SINK
-        elif self._program._hasher.busy:
+        elif self._program.hasher.busy:
             state = Wait.RX_CORE
         else:
             state = Wait.NETWORK if session.reassembly.total is None else Wait.SINK
