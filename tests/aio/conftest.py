@@ -1,7 +1,7 @@
 """Tests of the shell that are coroutines run in both event loops, in debug mode, and leave nothing running.
 
 A coroutine test fails for what its loop's exception handler heard, for tasks that it left running, and for
-threads; the two daemons of `descriptors.Worker` live as long as their process, and are allowed to.
+threads; the daemons of `descriptors.Worker` live as long as their process, and are allowed to.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from tests.aio.drive import Pipe, tcp_pair
 from viamillipede.aio.poller import EpollPoller, Poller
 
 TEST_S = 20  # a test that waits for longer waits for something that does not come
-WORKERS = frozenset({"input", "output", "resolve"})
+WORKERS = frozenset({"input", "output", "resolve", "source", "sink", "digest"})
 LOOPS = [
     pytest.param(asyncio.new_event_loop, id="asyncio"),
     pytest.param(uvloop.new_event_loop, id="uvloop"),
