@@ -1,5 +1,6 @@
 """Dialling, for either role: the session says which leg is wanted where, this sets the connections up."""
 
+import asyncio
 import random
 import socket
 from collections.abc import Awaitable, Callable
@@ -9,11 +10,18 @@ from viamillipede.aio.clock import now_us
 from viamillipede.aio.handshake import AnotherVersion, ClosedEarly
 from viamillipede.aio.log import LEG
 from viamillipede.aio.sockets import DialError, dial, why
+from viamillipede.config import ANSWER_US, S_US
 from viamillipede.errors import FrameError
 from viamillipede.protocol.contact import Contact
 
 if TYPE_CHECKING:
     from viamillipede.aio.program import Program
+
+
+def _give_up(attempts: "set[asyncio.Task[None]]") -> None:
+    """These may wait for ever for an answer that a fresh attempt gets at once, and keep that from being made."""
+    for task in attempts:
+        task.cancel()
 
 
 class Dialler:
@@ -32,13 +40,21 @@ class Dialler:
     ) -> None:
         self._program, self._session, self._bind, self._introduce = program, session, bind, introduce
         self._scheduled = False
+        self._patient: set[asyncio.Task[None]] = set()  # attempts from before the first contact, which wait long
 
     def dial(self) -> None:
         """Set up the connections that are to be set up now."""
+        if self._patient and self._session.presence.contacted:
+            patient, self._patient = self._patient, set()
+            self._program.loop.call_later(ANSWER_US / S_US, _give_up, patient)
         while self._program.wants_legs() and (wanted := self._session.next_dial(now_us())) is not None:
             leg, rank = wanted
-            if self._program.spawn(self._attempt(leg, rank)) is None:
+            task = self._program.spawn(self._attempt(leg, rank))
+            if task is None:
                 return
+            if not self._session.presence.contacted:
+                self._patient.add(task)
+                task.add_done_callback(self._patient.discard)
 
     def dial_soon(self) -> None:
         """Dial from the loop, once, when the caller is done."""

@@ -100,14 +100,9 @@ class Observer:
 
     def on_idle(self, idle_us: int, stalled: bool, now: int) -> None:
         """Nothing has moved for so long: say so where nobody looks at a picture."""
-        if not stalled:
-            self._stall_tell_us = 0
-        elif (
-            self._look is not None
-            and idle_us >= STALL_TOLD_FIRST_US
-            and now >= self._stall_tell_us
-            and (stall := self._look().stall())
-        ):
+        if idle_us < STALL_TOLD_FIRST_US:
+            self._stall_tell_us = 0  # another one would be news
+        elif stalled and self._look is not None and now >= self._stall_tell_us and (stall := self._look().stall()):
             self._stall_tell_us = now + STALL_TOLD_EVERY_US
             self._log.say(WARNING, stall)
 
