@@ -225,7 +225,7 @@ def demonstrate(program: list[str]) -> str:
             f"  in:  {total_bytes:,} bytes, sha256 {sent.hexdigest()}\n"
             f"  out: {received.total_bytes:,} bytes, sha256 {received.digest.hexdigest()}"
         )
-    closing = tx.lines[-1] if tx.lines else ""
+    closing = next((line for line in tx.lines if " restart" in line), "")
     return (
         f"{total_bytes:,} bytes in {seconds:.2f} s, {total_bytes / MIB / seconds:,.0f} MiB/s, "
         f"{count_of('legs?', closing)} legs, {count_of('restarts?', closing)} restarts\n"

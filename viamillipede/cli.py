@@ -85,6 +85,8 @@ def _show_config(line: Line) -> int:
     in_force = {word: found for word in FIELDS if (found := in_environment(word, os.environ))}
     given = [token[2:].partition("=") for token in line.tokens if token.startswith("--")]
     in_force |= {word: (text or "yes", COMMAND_LINE) for word, _, text in given if word in FIELDS}
+    for warning in strange_variables(os.environ):
+        complain(PROGRAM, warning)
     in_force = {**_files(), **in_force}
     for word, (text, where) in in_force.items():
         labelled(word if where == COMMAND_LINE else where, FIELDS[word][1], text)

@@ -118,7 +118,7 @@ def test_a_receiver_that_refuses(stage: Stage, tmp_path: Path) -> None:
 
 def test_a_receiver_for_certain_streams_is_not_met_by_accident(stage: Stage, tmp_path: Path) -> None:
     rx = thrown_away(stage, "names", "db*")
-    with pytest.raises(SessionRefused, match="does not take streams of this name"):
+    with pytest.raises(SessionRefused, match="does not take streams of the name"):
         doctor(tmp_path, rx.port)
     rx.kill()
     meant = thrown_away(stage, "names", "doctor")

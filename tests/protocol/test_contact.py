@@ -42,7 +42,7 @@ def test_a_refusal_in_words(verdict: Verdict) -> None:
         Verdict.VERSION: "the taker speaks another version of the protocol than ours, 2",
         Verdict.CHECKPHRASE: "the taker has another checkphrase",
         Verdict.BUSY: "the taker is busy with another stream",
-        Verdict.NAME: "the taker does not take streams of this name",
+        Verdict.NAME: "the taker does not take streams of the name ''",
         Verdict.ROLE: "a sender listens there, as we are one; it takes a taker",
     }
     assert made(*HOSTS).on_verdict(0, verdict) == words.get(verdict, "the taker found our hello malformed")

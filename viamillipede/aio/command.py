@@ -27,7 +27,7 @@ from viamillipede.errors import LocalIOError
 QUOTED_LINES, QUOTED_BYTES = 8, 1500  # of its standard error, told to the other side
 LINE_BYTES_MAX = 400  # of one of these
 READ_BYTES = 64 * KIB
-GONE_POLL_US = 20 * MS_US
+GONE_POLL_US = 50 * MS_US
 KILLED_US = 1 * S_US  # for what was killed to be gone
 
 # Its output is the command's input. "end": let go of that, the stream is whole. Who ends all our processes at once
@@ -131,7 +131,7 @@ class Command:
             os.killpg(self._process.pid, 0)
         except (ProcessLookupError, PermissionError):
             return True
-        return False
+        return not _has_living(self._process.pid)  # where nobody reaps orphans, dead ones stay in the group for ever
 
     async def end(self, hurry: asyncio.Event) -> None:
         """It was told to end: see to it that it does, and all that it has started, in COMMAND_END_US or a hurry."""
@@ -212,6 +212,21 @@ class Command:
                 break
             said.insert(0, line)
         return "\n".join([f"the {self._role} {self.name()} {ended}", *said])
+
+
+def _has_living(group: int) -> bool:
+    """Whether a process of the group is alive, as far as /proc tells; proc_pid_stat(5)."""
+    try:
+        pids = [name for name in os.listdir("/proc") if name.isdecimal()]
+    except FileNotFoundError:  # not Linux
+        return True
+    for pid in pids:
+        with contextlib.suppress(OSError, ValueError):  # it has just ended
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                state, _, its_group = file.read().rpartition(b") ")[2].split()[:3]
+            if int(its_group) == group and state not in (b"Z", b"X"):
+                return True
+    return False
 
 
 def _wait(pid: int) -> int:

@@ -36,6 +36,9 @@ from viamillipede.views.snapshot import Snapshot
 ENDED_MAX = 4096  # streams that are remembered: a leg of theirs that was late shall not begin them again
 
 
+TOLD_AGAIN_US = 60 * S_US
+
+
 class Stream:
     """A stream that is being served. `session`: of its transmitter; `active`: it counts."""
 
@@ -52,7 +55,7 @@ class Keeper(Program):
         super().__init__("rx", config, service=service)
         self.config, self._spawner = config, spawner
         self.presence = Presence(None, config.regroup_us, config.outage_us, now_us())
-        self.receiver = Listener(self, config.bind, config.port, self._welcome)
+        self.receiver = Listener(self, config.bind, config.port, self._welcome, TOLD_AGAIN_US)
         self.listener = self.receiver
         self.streams: dict[int, Stream] = {}  # by the spawner's number
         self.outcomes: Counter[int] = Counter()  # exit statuses of the streams that have ended
@@ -74,9 +77,17 @@ class Keeper(Program):
         greeting = await hear_greeting(sock)
         verdict = self._verdict(greeting)
         if verdict is not Verdict.ACCEPTED:
-            raise OpeningRefused(REFUSALS[verdict], Answer(verdict))
+            raise OpeningRefused(self._why(verdict, greeting), Answer(verdict))
         with sock:
             hand_over(self._stream(greeting, peer).doorway, sock, peer, greeting)
+
+    def _why(self, verdict: Verdict, greeting: Greeting) -> str:
+        """For those who look after it."""
+        if verdict is Verdict.NAME:
+            return f"its stream has the name {greeting.name!r}, which names {self.config.names} does not take"
+        if verdict is Verdict.BUSY:
+            return f"{report.plural(self.config.streams, 'stream')} at a time; it may come again"
+        return REFUSALS[verdict]
 
     def _verdict(self, greeting: Greeting) -> Verdict:
         """What can be said without its stream."""
@@ -190,6 +201,11 @@ class Keeper(Program):
                 self.hurry.clear()
                 self._signal(signal.SIGTERM)
 
+    def closing(self) -> str:
+        """The last line."""
+        served = f"{report.plural(sum(self.outcomes.values()), 'stream')} served"
+        return f"{served}, {report.plural(self.strangers, 'connection')} refused" if self.strangers else served
+
     def on_step(self) -> None:
         """See Program."""
         super().on_step()
@@ -213,7 +229,7 @@ async def _keep(config: RxConfig, spawner: Spawner, service: Service) -> None:
         await program.run()
     finally:
         await program.settle()
-        program.close(lambda: f"{report.plural(sum(program.outcomes.values()), 'stream')} served")
+        program.close(program.closing)
 
 
 def keep(config: RxConfig) -> int:

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from viamillipede.aio.clock import now_us
 from viamillipede.aio.handshake import answering
 from viamillipede.aio.log import LEG, WARNING
 from viamillipede.aio.sockets import descriptor_limit, listen, why
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
     from viamillipede.aio.program import Program
 
 ACCEPTS_PER_TURN = 64
+TOLD_MAX = 256  # refusals for different reasons that are told of in a while
 
 
 class Listener:
     """A program's listening sockets.
 
     welcome: makes a leg of a connection, and owns its socket from then on; what it raises says why there
-    is none (FrameError, OSError, TimeoutError). To be stopped, also if it was never started.
+    is none (FrameError, OSError, TimeoutError). told_us: after so long a refusal for the same reason is
+    told again, and one of somebody else at once; 0: only the first one is. To be stopped, also if it was never started.
     """
 
     def __init__(
@@ -35,8 +38,10 @@ class Listener:
         bind: str | None,
         port: int,
         welcome: Callable[[socket.socket, Address], Awaitable[None]],
+        told_us: int = 0,
     ) -> None:
-        self._program, self._bind, self._welcome = program, bind, welcome
+        self._program, self._bind, self._welcome, self._told_us = program, bind, welcome, told_us
+        self._told: dict[tuple[str, str], int] = {}  # when who was told of for what
         self.sockets = program.service.sockets or listen(bind, port)
         self.strangers = 0
         self._strangers_max = min(STRANGERS_MAX, descriptor_limit() // 2)  # the stream needs descriptors too
@@ -118,9 +123,20 @@ class Listener:
         if self._program.outcome.done():
             return  # a leg of ours that had not greeted yet when the other side heard the end is no stranger
         self.strangers += 1
-        more = "; further ones are only counted" if self.strangers == 1 else ""
-        level = WARNING if self.strangers == 1 else LEG
+        level = WARNING if self._is_news(peer.host, reason) else LEG
+        more = "; further ones are only counted" if level == WARNING and not self._told_us else ""
         self._program.log.say(level, f"refused a connection from {peer}: {reason}{more}")
+
+    def _is_news(self, host: str, reason: str) -> bool:
+        """Whether it is to be told."""
+        if not self._told_us:
+            return self.strangers == 1
+        now = now_us()
+        self._told = {about: told for about, told in self._told.items() if now - told < self._told_us}
+        if (host, reason) in self._told or len(self._told) >= TOLD_MAX:
+            return False
+        self._told[host, reason] = now
+        return True
 
 
 def _close_if_cancelled(task: "asyncio.Task[None]", sock: socket.socket) -> None:

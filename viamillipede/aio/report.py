@@ -114,6 +114,8 @@ def _came_from(program: Receiver) -> str:
 
 
 def _verdict(program: Transmitter | Receiver) -> str:
+    if isinstance(program.failure(), PeerLost):
+        return ""  # the time that was waited for it in vain would drown the rest
     verdict = program.books.verdict()
     return f"\n{verdict}" if verdict else ""
 

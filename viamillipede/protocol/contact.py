@@ -19,6 +19,7 @@ UNKNOWN = Address("not-used-yet", 0)  # of a path on which nobody has come
 class Contact:
     """`numbered`: the session's legs that are up, by number. `wait_us` None: for the first contact for ever."""
 
+    name = ""  # of the stream
     role = other = opening = ""  # in words: what we are, what the other side is, and what we say first
 
     def __init__(self, config: Config, wait_us: int | None, numbered: Mapping[int, Leg], now_us: int) -> None:
@@ -74,7 +75,7 @@ class Contact:
             Verdict.VERSION: f"the {self.other} speaks another version of the protocol than ours, {VERSION}",
             Verdict.CHECKPHRASE: f"the {self.other} has another checkphrase",
             Verdict.ROLE: f"a {self.role} listens there, as we are one; it takes a {self.other}",
-            Verdict.NAME: f"the {self.other} does not take streams of this name",
+            Verdict.NAME: f"the {self.other} does not take streams of the name {self.name!r}",
             Verdict.BUSY: f"the {self.other} is busy with another stream",
         }.get(verdict, f"the {self.other} found our {self.opening} malformed")
         if verdict in (Verdict.VERSION, Verdict.CHECKPHRASE, Verdict.ROLE, Verdict.NAME):

@@ -62,6 +62,7 @@ class TxSession(Contact):
 
     def __init__(self, config: TxConfig, session: bytes, now_us: int) -> None:
         self._config, self.session = config, session
+        self.name = config.name
         self.legs: dict[int, TxLeg] = {}
         super().__init__(config, config.wait_us, self.legs, now_us)
         self.callers, self.wishes = Callers(config.checkphrase), Wishes()
