@@ -22,7 +22,7 @@ from viamillipede.aio import meter as meter_module
 from viamillipede.aio import report
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.log import Log
-from viamillipede.config import KIB, S_US
+from viamillipede.config import KIB, MIB, S_US
 from viamillipede.errors import Failure, LocalIOError, NoContact, PeerLost
 from viamillipede.protocol.wire import Kind, Waiting
 
@@ -262,3 +262,35 @@ async def test_a_leg_of_rx_shows_what_came_in_vain_and_how_often_it_was_restarte
             await until(lambda: program.session.reassembly.duplicate_bytes == 1000)
             assert parts(program.dump())[4].endswith("in vain  restarts")
             assert re.search(r" +1000 B +2$", parts(program.dump())[5])
+
+
+async def test_a_dump_says_for_how_long_nothing_has_moved_where_that_is_long(pipe: Pipe) -> None:
+    async with receiving(pipe.write_fd) as (program, _, port), leg_to(port, 5):
+        await until(lambda: program.connections)
+        for seconds, words in [(2.9, "input"), (4, "input; nothing has moved for 4.00 s")]:
+            program.meter.progress_us = now_us() - int(seconds * S_US)
+            assert shape(program.dump(), 1) == words
+
+
+async def test_the_dump_of_rx_has_a_line_for_each_of_several_hosts(pipe: Pipe) -> None:
+    async with receiving(pipe.write_fd) as (program, _, port), leg_to(port, 5) as peer:
+        await peer.say(data(0, 0, bytes(1000)))
+        await until(lambda: program.session.reassembly.written == 1000)
+        assert "  address " not in program.dump()
+        program.moved_of["10.0.0.9"] = 4096
+        told = [line for line in program.dump().splitlines() if line.startswith("  address ")]
+        assert told == [
+            "  address 127.0.0.1: 1.0 KiB received, 1 leg up",
+            "  address 10.0.0.9: 4.0 KiB received, 0 legs up",
+        ]
+
+
+@pytest.mark.parametrize("bytes_received", [1, 1023 * MIB])
+async def test_a_dump_fits_a_hundred_columns(pipe: Pipe, bytes_received: int) -> None:
+    """But for its first line, and where addresses are long."""
+    async with receiving(pipe.write_fd) as (program, _, port), leg_to(port, 1023):
+        await until(lambda: program.connections)
+        for connection in program.connections.values():
+            connection.leg.bytes_received = connection.leg.bytes_discarded = bytes_received
+        lines = program.dump().splitlines()
+        assert len(lines[-1]) == len(lines[-2]) <= 100 and all(len(line) <= 100 for line in lines[1:]), lines
