@@ -1,21 +1,16 @@
 """The books: whose time it was, which path, what is said of it; and whether it is a stall."""
 
-import os
-import threading
-import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from viamillipede.aio import waiting
 from viamillipede.aio.waiting import (
     PATHS_NAMED,
     SLEPT_US,
     STALL_US,
     TOLD_US,
     Books,
-    Core,
     RxWaits,
     TxWaits,
     as_shares,
@@ -24,73 +19,11 @@ from viamillipede.aio.waiting import (
 from viamillipede.config import MIB, MS_US, S_US, TICK_US, Address, TxConfig
 from viamillipede.protocol.reassembly import Reassembly
 from viamillipede.protocol.tx_session import TxSession
-from viamillipede.protocol.waits import CORE_BUSY, Wait
+from viamillipede.protocol.waits import Wait
 from viamillipede.protocol.wire import Answer, Verdict
 
 BEGUN_US = 7 * S_US
 HOSTS = tuple(Address(f"10.0.{number}.2", 8834) for number in range(6))
-
-
-# A core -----------------------------------------------------------------------------------------------------
-
-
-def spin(seconds: float) -> None:
-    """Use a core, as far as there is one."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        pass
-
-
-def measured(work: Any) -> Core:
-    """A core over the time that this takes."""
-    began = time.monotonic_ns()
-    core = Core(0)
-    work()
-    core.sample((time.monotonic_ns() - began) // 1000)
-    return core
-
-
-def test_a_busy_thread_had_no_time_to_wait_however_many_others_there_are() -> None:
-    assert CORE_BUSY < measured(lambda: spin(0.2)).share <= 1
-
-
-def test_a_thread_that_waits_has_time() -> None:
-    core = measured(lambda: time.sleep(0.3))
-    assert core.share < 0.5, "though it may have waited for a core for a moment"
-    assert core.share_lately < 0.05
-
-
-def test_other_threads_are_not_what_the_loop_does() -> None:
-    """But they use a core too, which the user may want to know."""
-
-    def others() -> None:
-        threads = [threading.Thread(target=os.urandom, args=(64 * MIB,)) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-    core = measured(others)
-    assert core.share < CORE_BUSY and core.share_lately > 0.01
-
-
-def test_where_nobody_tells_who_waits_for_a_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    for content in ("", "1\n", "a b c\n"):
-        (tmp_path / "schedstat").write_text(content)
-        monkeypatch.setattr(waiting, "_RUNS", str(tmp_path / "schedstat"))
-        assert 0 < measured(lambda: spin(0.05)).share <= 1
-    monkeypatch.setattr(waiting, "_RUNS", str(tmp_path / "nothing"))
-    assert 0 < measured(lambda: spin(0.05)).share <= 1
-
-
-def test_the_time_that_was_waited_for_a_core_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    file = tmp_path / "schedstat"
-    monkeypatch.setattr(waiting, "_RUNS", str(file))
-    file.write_text("5 1000000000 3\n")
-    core = Core(0)
-    file.write_text("5 1090000000 4\n")
-    assert core.sample(100 * MS_US) >= 0.9
-    assert core.sample(200 * MS_US) < 0.5
 
 
 # What both keep -------------------------------------------------------------------------------------------------
@@ -287,6 +220,23 @@ def test_rxs_word_is_taken_as_what_is_new_since_the_last() -> None:
     shares = tx.books.shares()
     assert (round(shares.sink, 3), round(shares.core, 3), round(shares.network, 3)) == (0.6, 0.1, 0.3)
     assert shares.core_side == "rx"
+
+
+def test_what_rx_waited_for_last_it_waited_for_until_the_end() -> None:
+    """It says DONE without saying once more for how long that was."""
+    tx = Tx()
+    tx.up(0)
+    tx.books.waits.on_state(Wait.NETWORK, BEGUN_US)
+    tx.session.window.on_input_end()
+    assert tx.session.next_assignment(BEGUN_US) is not None
+    for tick in range(1, 11):
+        tx.session.rx_waits_output = tick > 4
+        tx.books.on_pumped(BEGUN_US + tick * TICK_US)
+        tx.books.on_tick(BEGUN_US + tick * TICK_US)
+    tx.session.done = tx.over = True
+    for late in (1050, 2000, 3000):  # and nothing after that counts
+        tx.books.on_pumped(BEGUN_US + late * MS_US)
+    assert [tx.books.waits.booked_us[wait] // MS_US for wait in (Wait.NETWORK, Wait.SINK)] == [500, 550]
 
 
 def test_saying_farewell_is_not_the_streams_time() -> None:

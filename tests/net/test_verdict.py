@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tests.e2e.test_verdict import Verdict, parsed
+from tests.e2e.verdict import Verdict, parsed
 from tests.net.road import MB, PORT, Road
 from tests.netlab import Link, missing
 
@@ -32,11 +32,18 @@ def share(verdict: Verdict, what: str) -> float:
     return shares.get(what, 0.0) / max(0.01, sum(shares.values()))
 
 
+def is_named(verdict: Verdict, name: str, with_others: bool = False) -> bool:
+    """Whether it says so, if it comes to that: not where others hold the cores."""
+    if verdict.worst != "the network":
+        return verdict.worst.startswith("a core of ")
+    return name in verdict.path if with_others else name == verdict.path
+
+
 def test_two_links_that_are_full() -> None:
     with Road([NARROW, NARROW], "threads", 4, source_mbit=100) as road:
         road.wait_delivered(4 * MB)
         for verdict, name in zip(verdicts(road), named(road, 0, 1), strict=True):
-            assert share(verdict, "the network") >= 0.6 and verdict.path == name, verdict
+            assert share(verdict, "the network") >= 0.6 and is_named(verdict, name), verdict
 
 
 def test_two_links_that_could_take_more() -> None:
@@ -51,7 +58,7 @@ def test_a_far_link_and_a_small_window() -> None:
     with Road([Link(100, 50), LINK], "threads", 2, "window", "128k", source_mbit=100) as road:
         road.wait_delivered(2 * MB)
         ours, theirs = verdicts(road)
-        assert share(ours, "the network") >= 0.6 and ours.path == named(road, 0)[0], ours
+        assert share(ours, "the network") >= 0.6 and is_named(ours, named(road, 0)[0]), ours
         assert share(theirs, "the network") >= 0.6, theirs
 
 
@@ -63,7 +70,7 @@ def test_one_of_two_links_is_gone(link: int) -> None:
         road.links[link].down()
         road.wait_delivered(4 * MB)
         ours, _ = verdicts(road)
-        assert share(ours, "the network") >= 0.6 and named(road, 1 - link)[0] in ours.path, ours
+        assert share(ours, "the network") >= 0.6 and is_named(ours, named(road, 1 - link)[0], True), ours
 
 
 def test_the_only_link_is_gone_for_a_while() -> None:
@@ -75,4 +82,4 @@ def test_the_only_link_is_gone_for_a_while() -> None:
         road.wait_delivered(MB)
         for verdict, name in zip(verdicts(road), named(road, 0), strict=True):
             assert share(verdict, "the network") >= 0.4, verdict
-            assert verdict.worst != "the network" or verdict.path in (name, name.partition(":")[0])
+            assert is_named(verdict, name), verdict

@@ -123,12 +123,22 @@ class TxWaits(Books):
         super().__init__(Wait.TX_CORE, lambda now: tx_waits_for(program, now), now)
         self._program = program
         self._rx_output_us = self._rx_core_us = 0
+        self._word: tuple[bool, int] = False, 0  # of rx, about its output
+        self._word_us = now
+        self._closed = False
 
     def on_pumped(self, now: int) -> None:
         """There is nothing to send at the moment."""
         session = self._program.session
-        if session.presence.contacted:
+        if session.presence.contacted and not self._closed:
             self.waits.on_state(self._state(now), now)
+        if (word := (session.rx_waits_output, session.rx_output_us)) != self._word:
+            self._word, self._word_us = word, now
+        if session.done and not self._closed:
+            self._book(now)
+            self._closed = True
+            if session.rx_waits_output:  # and that went on until now, when all was done
+                self.waits.settle(Wait.SINK, now - self._word_us)
 
     def _state(self, now: int) -> Wait:
         window = self._program.session.window
@@ -140,9 +150,11 @@ class TxWaits(Books):
         return state
 
     def on_tick(self, now: int, output_us: int = 0, core_us: int = 0) -> None:
-        """Book the time since the last tick."""
-        if self._program.outcome.done():
-            return  # to say farewell is not the stream's time
+        """Book the time since the last tick; to say farewell is not the stream's."""
+        if not self._program.outcome.done():
+            self._book(now)
+
+    def _book(self, now: int) -> None:
         session = self._program.session
         output_us, core_us = session.rx_output_us, session.rx_core_us
         super().on_tick(now, output_us - self._rx_output_us, core_us - self._rx_core_us)

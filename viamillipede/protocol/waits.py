@@ -15,7 +15,7 @@ from viamillipede.protocol.send_window import SendWindow
 
 CORE_BUSY = 0.85  # of a tick: a process that used so much of a core had no time to wait
 KNOWN_US = 500 * MS_US  # a verdict on less would be noise
-UNSETTLED_US = 1000 * MS_US  # rx speaks twice a second at least
+UNSETTLED_US = 1500 * MS_US  # rx speaks twice a second at least, and may be busy
 CLEAR = 0.1  # what takes less of the time is no bottleneck
 
 
@@ -88,11 +88,15 @@ class Waits:
         for each, waited_us in enumerate(opened):
             self.booked_us[each] += waited_us
         self._unsettled_us = min(UNSETTLED_US, self._unsettled_us + opened[Wait.NETWORK])
-        for wait, said_us in ((Wait.SINK, sink_us), (Wait.RX_CORE, other_core_us)):
-            moved_us = min(said_us, self._unsettled_us)
-            self._unsettled_us -= moved_us
-            self.booked_us[Wait.NETWORK] -= moved_us
-            self.booked_us[wait] += moved_us
+        self.settle(Wait.SINK, sink_us)
+        self.settle(Wait.RX_CORE, other_core_us)
+
+    def settle(self, wait: Wait, said_us: int) -> None:
+        """So much of what looked like the network was this."""
+        moved_us = min(said_us, self._unsettled_us)
+        self._unsettled_us -= moved_us
+        self.booked_us[Wait.NETWORK] -= moved_us
+        self.booked_us[wait] += moved_us
 
     def skip(self, now_us: int) -> None:
         """The time since the last tick was nobody's: this process was not there."""
