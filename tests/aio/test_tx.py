@@ -158,7 +158,10 @@ async def test_memory_is_bounded_while_nothing_is_written(pipe: Pipe) -> None:
         assert flood.stopped() and not task.done()
 
 
-async def test_a_host_that_takes_everything_and_passes_nothing_on_gets_a_few_frames(pipe: Pipe) -> None:
+async def test_a_host_that_takes_everything_and_passes_nothing_on_gets_a_few_frames(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("viamillipede.aio.tx.WAITS_US", 3600 * S_US)  # nothing but frames
     async with begun(pipe, window_bytes=4 * MIB, frame_bytes=16 * KIB) as (_, task, peer, _):
         flood, received = Flood(pipe), 0
         await peer.say(all_arrived(0, 0))

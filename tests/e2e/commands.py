@@ -88,7 +88,7 @@ class Family:
 
     def living(self) -> list[str]:
         """Those that have not ended, in words."""
-        return [f"{member.pid} {said}" for member, said in self._members.items() if _lives(member)]
+        return [f"{member.pid} {said}" for member, said in self._members.items() if lives(member)]
 
     def kill(self) -> None:
         """All of them, at once."""
@@ -102,7 +102,8 @@ class Family:
         return time.monotonic() - self.began_s
 
 
-def _lives(process: psutil.Process) -> bool:
+def lives(process: psutil.Process) -> bool:
+    """Whether it runs; one that has ended and that nobody has waited for does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -7,7 +7,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.e2e.commands import Command, Family, Marks, end_with, python, run, sh
@@ -52,10 +51,13 @@ def test_a_source_that_fails(stage: Stage, marks: Marks, when: str, how: str) ->
 
 def test_what_a_failed_source_has_started_ends_with_it(stage: Stage, marks: Marks) -> None:
     """It holds the pipe, too; that is not waited for."""
-    source = sh('sleep 60 & echo $! >"$1/pid"; echo x; exec >&-; sleep 0.3; exit 3', marks.folder)
+    source = sh('sleep 60 & : >"$1/started"; while [ ! -e "$1/go" ]; do sleep 0.05; done; exit 3', marks.folder)
     rx, tx = run(stage, source, marks.keeping())
+    marks.appears("started")
+    family = Family(tx)
+    marks["go"].touch()
     end_with(rx, 8, tx, 7)
-    assert not psutil.pid_exists(int(marks.text("pid")))
+    assert len(family) >= 4 and not family.living()
     assert not marks.has("eof")
 
 
@@ -191,6 +193,7 @@ def test_a_sink_has_time_to_undo_its_work(stage: Stage, marks: Marks) -> None:
     family.ends(SOON_S)
 
 
+@pytest.mark.slow
 def test_a_sink_that_ignores_sigterm_is_killed_and_never_sees_the_end(stage: Stage, marks: Marks) -> None:
     rx, tx, family = begun(stage, marks, sh(ENDLESS), marks.stubborn())
     tx.signal(signal.SIGTERM)
@@ -219,6 +222,7 @@ def test_a_second_signal_does_not_wait_for_a_stubborn_command(stage: Stage, mark
     assert not marks.has("eof")
 
 
+@pytest.mark.slow
 def test_all_that_a_sink_has_started_ends_with_it(stage: Stage, marks: Marks) -> None:
     """A pipeline with a stubborn part in it, and a process in the background: one group."""
     script = 'cd "$1"; sleep 60 & : >begun; (trap "" TERM; cat >>data; : >eof) | cat | cat; : >eof'
@@ -233,6 +237,7 @@ def test_all_that_a_sink_has_started_ends_with_it(stage: Stage, marks: Marks) ->
 # ---- kill -9 -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sink", ["keeping", "stubborn"])
 def test_kill_9_of_rx_ends_its_sink_without_an_end(stage: Stage, marks: Marks, sink: str) -> None:
     """The guardian does what rx would have done."""
@@ -247,6 +252,7 @@ def test_kill_9_of_rx_ends_its_sink_without_an_end(stage: Stage, marks: Marks, s
     assert not marks.has("eof")
 
 
+@pytest.mark.slow
 def test_kill_9_of_rx_and_of_everything_that_bears_its_name(stage: Stage, marks: Marks) -> None:
     """The guardian has another one, or `pkill -9 -f viamillipede` would give the sink an end."""
     rx, tx, family = begun(stage, marks, sh(ENDLESS), marks.stubborn(), "regroup", "1s")
@@ -260,6 +266,7 @@ def test_kill_9_of_rx_and_of_everything_that_bears_its_name(stage: Stage, marks:
     assert not marks.has("eof")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stubborn", [False, True], ids=["mild", "stubborn"])
 def test_kill_9_of_tx_ends_its_source_and_the_sink_of_rx(stage: Stage, marks: Marks, stubborn: bool) -> None:
     trap = "trap '' TERM PIPE;" if stubborn else ""
@@ -289,9 +296,9 @@ def test_a_stream_without_its_guardians_is_none_the_worse(stage: Stage, marks: M
 
 
 def test_an_outage_ends_both_commands_without_an_end(stage: Stage, marks: Marks) -> None:
-    rx = stage.rx("outage", "1s", *marks.keeping())
+    rx = stage.rx("outage", "1s", "regroup", "1s", *marks.keeping())
     proxy = stage.proxy(rx)
-    tx = stage.tx(proxy, "outage", "1s", *sh(ENDLESS), stdin=subprocess.DEVNULL)
+    tx = stage.tx(proxy, "outage", "1s", "regroup", "1s", *sh(ENDLESS), stdin=subprocess.DEVNULL)
     marks.appears("begun")
     eventually(lambda: marks.has("data") and marks["data"].stat().st_size > MIB, "a part of the stream")
     family = Family(rx, tx)
@@ -310,6 +317,7 @@ NO_RIGHT_TO_KILL = ["setpriv", "--bounding-set=-kill", "--inh-caps=-kill"]
 ANOTHER_USER = ["setpriv", "--reuid=65534", "--clear-groups"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["tx is ended", "rx is killed"])
 def test_a_sink_of_another_user_is_left_with_its_input_open(stage: Stage, end: str) -> None:
     """It cannot be signalled: that is said, nobody waits for it for ever, and it sees no end either."""
