@@ -4,8 +4,10 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
+from tests.aio.drive import until
 from viamillipede.aio.doorway import pair
 from viamillipede.aio.spawner import Ended
+from viamillipede.protocol.wire import GREETING_BYTES, Greeting, decode_greeting_untrusted
 
 
 class PlayedSpawner:
