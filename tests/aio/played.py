@@ -1,5 +1,6 @@
 """A spawner that is played by hand."""
 
+import select
 import socket
 from collections import deque
 from collections.abc import Callable
