@@ -204,7 +204,7 @@ async def test_a_leg_for_a_stream_that_is_just_ending_is_closed() -> None:
     async with play() as made:
         one = await made.begin(1)
         made.spawner.doorways[one].close()
-        await turns()
+        await until(lambda: made.keeper.streams[one].doorway.fileno() < 0)
         peer = await made.come(1, session=bytes([1]) * 16)
         assert await peer.end() == b""
         await made.end(one)

@@ -54,6 +54,7 @@ def test_what_a_failed_source_has_started_ends_with_it(stage: Stage, marks: Mark
     source = sh('sleep 60 & : >"$1/started"; while [ ! -e "$1/go" ]; do sleep 0.05; done; exit 3', marks.folder)
     rx, tx = run(stage, source, marks.keeping())
     marks.appears("started")
+    eventually(lambda: len(Family(tx).guardians()) == 1, "its guardian")
     family = Family(tx)
     marks["go"].touch()
     end_with(rx, 8, tx, 7)
@@ -283,6 +284,7 @@ def test_a_stream_without_its_guardians_is_none_the_worse(stage: Stage, marks: M
     tx = stage.tx(rx, *sh("cat"))
     tx.write(b"x")
     marks.appears("begun")
+    eventually(lambda: marks.text("data") == "x", "the first byte")
     guardians = Family(rx, tx).guardians()
     assert len(guardians) == 2
     for guardian in guardians:

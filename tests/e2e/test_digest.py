@@ -146,7 +146,7 @@ def test_a_damaged_byte_for_a_command_is_no_clean_end_for_it(stage: Stage, marks
     tx.feed([some_bytes(MIB)])
     of_rx, of_tx = end_with(rx, 6, tx, 6)
     assert re.search(DIFFER, of_rx) and re.search(DIFFER, of_tx)
-    assert marks["data"].stat().st_size == MIB and not marks.has("eof")
+    assert marks["data"].stat().st_size <= MIB and not marks.has("eof")
 
 
 def test_with_checksum_a_damaged_byte_is_sent_again(stage: Stage, tmp_path: Path) -> None:

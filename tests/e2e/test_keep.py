@@ -123,13 +123,13 @@ def test_legs_that_are_cut_find_their_stream_again(stage: Stage, marks: Marks) -
         tx.feed([content[name][: 2 * MIB]], then_close=False)
     for _ in range(3):
         eventually(lambda: proxy.living() >= 8, "all legs are up")
-        assert proxy.strike("reset") >= 8
+        assert proxy.strike("reset") >= 8  # some of them may not have greeted yet
     for name, tx in streams.items():
         tx.fed.wait(30)
         tx.feed([content[name][2 * MIB :]])
     for name, tx in streams.items():
         tx.ends(0)
-        assert tx.closing("restarts?") >= 4
+        assert tx.closing("restarts?") >= 1
         assert marks["data." + name].read_bytes() == content[name]
     ended_by(rx, signal.SIGTERM, 143)
 
