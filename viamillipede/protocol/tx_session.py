@@ -341,7 +341,8 @@ class TxSession(Contact):
         self._tick_us = now_us
         absence = self.presence.absence(now_us)
         if absence is Absence.NO_CONTACT:
-            nobody = "no address answered" if self.dials else "no receiver called"
+            asked = ", ".join(str(state.address) for state in self.book.states)
+            nobody = f"no address answered: {asked}" if self.dials else "no receiver called"
             raise NoContact("no contact: " + "; ".join(self.book.failures() or [nobody]))
         if absence is not None:
             raise PeerLost(f"{absence.value}; {self.window.written} bytes were delivered")
