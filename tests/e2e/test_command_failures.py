@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.aio.drive import greeting
 from tests.e2e.commands import Command, Family, Marks, end_with, python, run, sh
-from tests.e2e.helpers import KIB, MIB, Side, Stage, eventually, read_exactly
+from tests.e2e.helpers import KIB, LOOPBACK, MIB, Side, Stage, eventually, read_exactly
 from viamillipede.config import COMMAND_END_US, S_US
+from viamillipede.protocol.wire import Kind, encode_reason
 
 END_S = COMMAND_END_US / S_US  # how long a command has after SIGTERM
 SOON_S = 4  # on a busy machine too, and less than END_S
@@ -60,6 +63,17 @@ def test_what_a_failed_source_has_started_ends_with_it(stage: Stage, marks: Mark
     end_with(rx, 8, tx, 7)
     assert len(family) >= 4 and not family.living()
     assert not marks.has("eof")
+
+
+def test_a_sink_is_not_run_for_a_stream_that_is_given_up_at_once(stage: Stage, marks: Marks) -> None:
+    """It would make a file of nothing, and nobody would end it."""
+    rx = stage.rx(*marks.keeping())
+    with socket.create_connection((LOOPBACK, rx.port)) as leg:
+        leg.sendall(greeting() + encode_reason(Kind.ABORT, "no more"))
+        began_s = time.monotonic()
+        assert "the transmitter gave up at byte 0: no more" in rx.ends(8)
+    assert time.monotonic() - began_s < SOON_S
+    assert not marks.has("begun")
 
 
 # ---- a sink that fails -------------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ class Program:
 
     def start_command(self, environ: dict[str, str]) -> None:
         """There is contact: run the command, if there is one. That it cannot be run is no fault of the new leg's."""
-        if self.command_end is None:
+        if self.command_end is None or self.outcome.done():
             return
         try:
             self.command_end.start(environ)

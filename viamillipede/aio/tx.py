@@ -290,10 +290,16 @@ class Transmitter(Program):
         if untold or not self.contact.is_set():
             return
         reason = str(failure) if isinstance(failure, Failure) else f"unexpected error: {failure!r}"
-        message = (self.session.digest.answer() or b"") + encode_reason(Kind.ABORT, reason)  # rx shall compare as well
+        said = False
+        answer = self.session.digest.answer() or b""  # rx shall compare as well
+        message = answer + encode_reason(Kind.ABORT, reason)
         for connection in up:
             connection.say(message)
-        await self._say_at_last(message)
+            if answer and connection.silent():  # rx fails of it too and waits for our end, as we should for its
+                connection.drop("the digests differ", closed_by_peer=False, reset=False)
+                said = True
+        if not said:
+            await self._say_at_last(message)
 
     async def _say_at_last(self, message: bytes) -> None:
         """Say it on a fresh leg too: on the others it may stand behind frames that nobody reads.
