@@ -357,12 +357,11 @@ async def test_every_leg_is_numbered_and_the_config_is_kept(pipe: Pipe) -> None:
     async with begun(pipe, threads=3, checksum=True) as (program, _, _, server):
         legs = set()
         with contextlib.ExitStack() as stack:
-            for _ in range(2):
+            while legs != {1, 2}:  # on a busy machine one may have been given up and dialled anew
                 other, heard = await accept_leg(server)
                 stack.enter_context(other.sock)
                 legs.add(heard.leg)
-                assert heard.features == FEATURE_CHECKSUM
-            assert legs == {1, 2}
+                assert heard.leg in (1, 2) and heard.features == FEATURE_CHECKSUM
         assert program.config == TxConfig(
             verbose=0, threads=3, checksum=True, addresses=(Address(HOST, server.getsockname()[1]),)
         )
