@@ -13,7 +13,7 @@ from tests.aio.drive import HOST, nonblocking_server, turns, until
 from viamillipede.aio.dialler import Dialler
 from viamillipede.aio.handshake import AnotherVersion, ClosedEarly
 from viamillipede.aio.log import Log
-from viamillipede.config import Address, RxConfig
+from viamillipede.config import MS_US, Address, RxConfig
 from viamillipede.errors import FrameError, SessionRefused
 from viamillipede.protocol.contact import Contact
 from viamillipede.protocol.wire import VERSION
@@ -187,3 +187,28 @@ async def test_an_attempt_that_is_cancelled_closes_its_socket() -> None:
             task.cancel()
         await until(lambda: not made.tasks)
         assert all(sock.fileno() < 0 for sock, _, _ in made.met)
+
+
+async def test_an_attempt_from_before_the_first_contact_is_not_waited_for_much_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("viamillipede.aio.dialler.ANSWER_US", 50 * MS_US)
+    async with stage() as made:
+        silent = asyncio.Event()
+
+        async def introduce(sock: socket.socket, leg: int, rank: int) -> str:
+            made.met.append((sock, leg, rank))
+            if len(made.met) <= 2 and leg == 0:
+                await silent.wait()  # an answer that never comes
+            made.session.legs[leg] = Up(rank)
+            if not made.session.presence.contacted:
+                made.session.on_reached(rank)
+            return ""
+
+        made.dialler = Dialler(made, made.session, None, introduce)  # type: ignore[arg-type]
+        made.dialler.dial()
+        await until(lambda: 1 in made.session.legs)
+        assert 0 in made.session.dialling.under_way
+        made.dialler.dial()  # as each tick does
+        await until(lambda: 0 in made.session.legs)
+        assert [leg for _, leg, _ in made.met].count(0) == 2 and made.session.failed == []

@@ -355,7 +355,7 @@ async def test_the_smaller_window_of_the_two_counts() -> None:
 
 async def test_every_leg_is_numbered_and_the_config_is_kept(pipe: Pipe) -> None:
     async with begun(pipe, threads=3, checksum=True) as (program, _, _, server):
-        legs = set()
+        legs: set[int] = set()
         with contextlib.ExitStack() as stack:
             while legs != {1, 2}:  # on a busy machine one may have been given up and dialled anew
                 other, heard = await accept_leg(server)

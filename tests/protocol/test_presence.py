@@ -137,3 +137,18 @@ def test_a_leg_that_was_of_no_use_does_not_start_the_clock_anew() -> None:
     there.on_useful()
     there.on_leg_lost(True, 2000)
     assert there.deadline_us() == 2010
+
+
+def test_time_asleep_says_nothing_about_the_other_side() -> None:
+    there = Presence(None, 10, 100, 0)
+    there.on_leg_up()
+    there.on_slept(5000)  # together: no clock runs
+    assert there.deadline_us() is None
+    there.on_useful()
+    there.on_leg_lost(True, 1000)
+    there.on_slept(5000)
+    assert there.deadline_us() == 6010 and there.absence(6009) is None
+    there.on_leg_up()
+    there.on_slept(100)  # a leg of no use yet: the clock that was running goes on where it stood
+    there.on_leg_lost(True, 6105)
+    assert there.deadline_us() == 6110
