@@ -346,12 +346,14 @@ def test_many_short_streams_leave_nothing_behind(stage: Stage, marks: Marks) -> 
         "keep", "streams", 6, *sh("cat >/dev/null")
     )  # twice as many as come: one that is done may count still
     spawner = psutil.Process(rx.pid).children()[0]
-    stay = rx.descriptors(), spawner.num_fds()
-    rounds, at_once, most = 67, 3, 0
-    for turn in range(1, rounds + 1):
+    rounds, at_once, most, stay = 67, 3, 0, (0, 0)
+    for turn in range(rounds):
+        if turn == 1:  # not before: the spawner may only just have been forked
+            only_itself(rx)
+            stay = rx.descriptors(), spawner.num_fds()
         with ExitStack() as legs:
             socks = [
-                legs.enter_context(leg(rx, 0, session=bytes([turn, number]) * 8, name=f"{turn}.{number}"))
+                legs.enter_context(leg(rx, 0, session=bytes([turn + 1, number]) * 8, name=f"{turn}.{number}"))
                 for number in range(at_once)
             ]
             for sock in socks:
@@ -361,7 +363,7 @@ def test_many_short_streams_leave_nothing_behind(stage: Stage, marks: Marks) -> 
                 done(sock)
         most = max(most, len(psutil.Process(rx.pid).children(recursive=True)))
     only_itself(rx)
-    eventually(lambda: (rx.descriptors(), spawner.num_fds()) == stay, "as many descriptors as before", SOON_S)
+    eventually(lambda: rx.descriptors() <= stay[0] and spawner.num_fds() <= stay[1], "no more descriptors", SOON_S)
     assert most <= 1 + 2 * at_once * 4, "the spawner, and streams, their shells, what these run, and guardians"
     said = ended_by(rx, signal.SIGTERM, 143)
     assert f"viamillipede rx: {rounds * at_once} streams served" in said and "failed" not in said

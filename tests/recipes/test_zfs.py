@@ -1,6 +1,7 @@
 """ZFS, and the programs that replicate it, over viamillipede. See zfs.py for what kind of ZFS it is."""
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from signal import SIGTERM
@@ -121,7 +122,9 @@ def test_zfs_autobackup(hosts: Hosts, zfs: Zfs) -> None:
     zfs.call("zfs create tank/backup && zfs set autobackup:offsite=true pool/fs")
     hosts.program("ssh", SSH)
     for number in range(2):
+        began = int(time.time())
         ended = hosts.shell(f"run{number}", hosts.on(AUTOBACKUP.sender, {})).ended()
         assert ended.status == 0, ended.out + ended.said
         assert received_tree(zfs, "tank/backup/pool/fs") == zfs.tree("pool/fs")
         zfs.call(MORE.format("pool/fs"), check=number == 0)
+        eventually(lambda: int(time.time()) > began, "the next second, after which its snapshots are called")  # noqa: B023
