@@ -34,9 +34,7 @@ from viamillipede.protocol.wire import Answer, Greeting, Verdict
 from viamillipede.views.snapshot import Snapshot
 
 ENDED_MAX = 4096  # streams that are remembered: a leg of theirs that was late shall not begin them again
-
-
-TOLD_AGAIN_US = 60 * S_US
+TOLD_AGAIN_US = 60 * S_US  # how often the same refusal of the same host is worth a line
 
 
 class Stream:
@@ -101,8 +99,7 @@ class Keeper(Program):
             return Verdict.UNKNOWN
         if self.config.names is not None and not fnmatchcase(greeting.name, self.config.names):
             return Verdict.NAME
-        full = sum(stream.active for stream in self.streams.values()) >= self.config.streams
-        return Verdict.BUSY if full or self.outcome.done() else Verdict.ACCEPTED
+        return Verdict.BUSY if self._active() >= self.config.streams or self.outcome.done() else Verdict.ACCEPTED
 
     def _stream(self, greeting: Greeting, peer: Address) -> Stream:
         for stream in self.streams.values():

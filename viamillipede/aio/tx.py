@@ -32,7 +32,16 @@ from viamillipede.aio.source import Source, open_source
 from viamillipede.aio.tx_leg import TxConnection
 from viamillipede.aio.waiting import TxWaits, is_stall, tx_waits_for
 from viamillipede.config import FAREWELL_US, HEARTBEAT_US, KIB, S_US, THREADS_MAX, WAITS_US, Address, TxConfig
-from viamillipede.errors import Exit, Failure, FrameError, NoContact, PeerLost, RemoteFailed, SessionRefused
+from viamillipede.errors import (
+    Exit,
+    Failure,
+    FrameError,
+    IntegrityError,
+    NoContact,
+    PeerLost,
+    RemoteFailed,
+    SessionRefused,
+)
 from viamillipede.protocol.chaos import Chaos
 from viamillipede.protocol.contact import UNKNOWN
 from viamillipede.protocol.tx_session import RETIRED, TxSession
@@ -291,7 +300,8 @@ class Transmitter(Program):
             return
         reason = str(failure) if isinstance(failure, Failure) else f"unexpected error: {failure!r}"
         said = False
-        answer = self.session.digest.answer() or b""  # rx shall compare as well
+        # rx shall compare as well. After any other failure the thread may not have taken all of it.
+        answer = (self.session.digest.answer() or b"") if isinstance(failure, IntegrityError) else b""
         message = answer + encode_reason(Kind.ABORT, reason)
         for connection in up:
             connection.say(message)
