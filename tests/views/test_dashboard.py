@@ -20,7 +20,7 @@ from tests.views.snapshots import (
     waiting_snapshot,
 )
 from viamillipede.config import GIB, MIB, S_US
-from viamillipede.views.dashboard import ENTER, HOME, LEAVE, MESSAGES_KEPT, Dashboard
+from viamillipede.views.dashboard import ENTER, LEAVE, MESSAGES_KEPT, Dashboard
 from viamillipede.views.history import SAMPLES_MAX
 from viamillipede.views.snapshot import Path, Snapshot, Waits
 
@@ -254,7 +254,6 @@ def test_golden() -> None:
 def test_the_sequences_around_the_screen_are_those_of_the_library() -> None:
     assert ENTER == f"{Control.alt_screen(True)}{Control.show_cursor(False)}\x1b[?7l"
     assert LEAVE == f"\x1b[?7h{Control.show_cursor(True)}{Control.alt_screen(False)}"
-    assert HOME == str(Control.home())
 
 
 def test_each_row_is_placed_and_a_new_size_begins_with_a_clear_screen() -> None:

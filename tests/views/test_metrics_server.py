@@ -138,38 +138,3 @@ def test_without_the_library_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch)
 def test_who_does_not_ask_for_metrics_does_not_load_the_library() -> None:
     code = "import sys, viamillipede.views.metrics; sys.exit('prometheus_client' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-FORKS = f"""
-import os, socket, warnings
-from viamillipede.config import Address
-from viamillipede.views.metrics import MetricsServer
-warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads
-server = MetricsServer(Address({HOST!r}, 0), tuple)
-server.start()
-port = server.port
-def answers():
-    with socket.create_connection(({HOST!r}, port), timeout=10) as sock:
-        sock.sendall(b"GET /metrics HTTP/1.0\\r\\n\\r\\n")
-        return sock.recv(12) == b"HTTP/1.0 200"
-told, tell = os.pipe()
-child = os.fork()
-if child == 0:
-    server.abandon()
-    os.close(tell)
-    os.read(told, 1)  # the parent's server has stopped
-    try:
-        answers()
-    except ConnectionRefusedError:
-        os._exit(0 if server.port == 0 else 2)
-    os._exit(1)
-served = answers()
-server.stop()
-os.close(tell)
-status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-raise SystemExit(status if served else 3)
-"""
-
-
-def test_a_forked_child_lets_go_of_the_port() -> None:
-    assert subprocess.run([sys.executable, "-c", FORKS], timeout=60).returncode == 0

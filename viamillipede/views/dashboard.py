@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 # is cut instead of wrapped.
 ENTER = "\x1b[?1049h\x1b[H" + "\x1b[?25l" + "\x1b[?7l"  # the alternate screen, no cursor, no wrapping
 LEAVE = "\x1b[?7h" + "\x1b[?25h" + "\x1b[?1049l"
-HOME = "\x1b[H"
 _CLEAR = "\x1b[2J"
 
 MESSAGES_KEPT = 5

@@ -291,9 +291,3 @@ class MetricsServer:
             self._thread.join()
             self._server.server_close()
         self._server = self._thread = None
-
-    def abandon(self) -> None:
-        """In a forked child, which has the socket but not the thread: close it, and leave the parent's alone."""
-        if self._server is not None:
-            self._server.socket.close()
-        self._server = self._thread = None

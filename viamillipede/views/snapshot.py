@@ -5,8 +5,6 @@ Times are integers of microseconds, sizes integers of bytes, rates bytes per sec
 
 from dataclasses import dataclass, field
 
-from viamillipede.units import format_duration_us
-
 
 @dataclass(frozen=True, slots=True)
 class Leg:
@@ -99,7 +97,3 @@ class Snapshot:
         if not self.size_bytes or not self.rate_average or self.moved_bytes > self.size_bytes:
             return None
         return (self.size_bytes - self.moved_bytes) * 1_000_000 // self.rate_average
-
-    def elapsed(self) -> str:
-        """For a reader."""
-        return format_duration_us(self.elapsed_us)
