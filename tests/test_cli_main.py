@@ -151,6 +151,7 @@ def test_no_arguments(capfd: pytest.CaptureFixture[str]) -> None:
         "  viamillipede (rx HOST PORT)... [options] [(-- COMMAND...)]",
         "  viamillipede doctor [HOST PORT] [options]",
         "  viamillipede completion (bash | zsh | fish)",
+        "  viamillipede key",
         "  viamillipede (--help | --version | --show-config)",
         HINT.strip(),
     ]

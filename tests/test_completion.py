@@ -211,6 +211,13 @@ def test_words_are_completed(prompt: Terminal | Fish) -> None:
         ("threads 16 tx host 8834 chaos-kind tr", "threads 16 tx host 8834 chaos-kind truncate "),
         ("rx 8834 log some.", "rx 8834 log some.log "),
         ("rx 8834 --log=some.", "rx 8834 --log=some.log "),
+        ("rx 8834 key some.", "rx 8834 key some.log "),
+        ("key some.", "key some.log "),
+        ("tx host 8834 --phrase=some.", "tx host 8834 --phrase=some.log "),
+        ("rx 8834 phrase as", "rx 8834 phrase ask "),
+        ("rx 8834 --phrase=as", "rx 8834 --phrase=ask "),
+        ("rx 8834 phrase some.", "rx 8834 phrase some.log "),
+        ("doctor host 8834 phr", "doctor host 8834 phrase "),
         ("rx 8834 --show", "rx 8834 --show-config "),
         ("--ver", "--ver"),
         ("tx chaos 8834 chaos-k", "tx chaos 8834 chaos-kind "),
@@ -239,7 +246,7 @@ def test_every_word_is_offered_and_taken() -> None:
     assert {option.word for option in words_of("tx")} == TX | set(TERMS)
     assert {option.word for option in words_of("doctor")} == DOCTOR
     assert {option.word for option in asides()} == {"help", "version", "show-config"}
-    assert {form.first for form in forms()} == FIRSTS
+    assert {form.first for form in forms()} == FIRSTS | {"key"}, "which is offered as a word"
 
 
 def test_every_choice_is_taken() -> None:
@@ -247,7 +254,8 @@ def test_every_choice_is_taken() -> None:
     for word, texts in offered.items():
         for text in texts:
             FIELDS[word][1](text)
-    assert {word for word, texts in offered.items() if texts} == {"threads", "digest", "verbose", "chaos-kind"}
+    named = {word for word, texts in offered.items() if texts}
+    assert named == {"threads", "digest", "verbose", "chaos-kind", "phrase"}
 
 
 @pytest.mark.parametrize("shell", SHELLS)

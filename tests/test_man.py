@@ -13,7 +13,7 @@ from viamillipede import config
 from viamillipede.config import Address, DoctorConfig, RxConfig, TxConfig
 from viamillipede.errors import Exit, UsageError
 from viamillipede.protocol.waits import NAMES, verdict
-from viamillipede.settings import FIELDS, parse
+from viamillipede.settings import FIELDS, KEY_VARIABLE, parse
 from viamillipede.units import spell_size
 from viamillipede.values import TERM_FIELDS
 from viamillipede.words import TERMS, USAGE, known_words
@@ -68,6 +68,8 @@ def test_limits_are_those_of_the_program() -> None:
         "window": f"{spell_size(config.WINDOW_BYTES_MIN)} to {spell_size(config.WINDOW_BYTES_MAX)}",
         "frame": f"{spell_size(config.FRAME_BYTES_MIN)} to {spell_size(config.FRAME_BYTES_MAX)}",
         "checkphrase": f"{config.CHECKPHRASE_BYTES} bytes",
+        "key": f"{8 * config.KEY_BYTES} bits",
+        "phrase": f"at least {config.PHRASE_CHARACTERS_MIN} characters",
         "name": f"1 to {config.NAME_BYTES_MAX} letters",
         "streams": f"at a time, 1 to {config.STREAMS_MAX}.",
         "interval": f"{config.INTERVAL_US_MIN // config.MS_US}ms at least; without it, one second.",
@@ -157,8 +159,9 @@ def test_transient_statuses() -> None:
 def test_variables_exist() -> None:
     variables = set(re.findall(r"VIAMILLIPEDE_[A-Z_]+[A-Z]", SECTIONS["ENVIRONMENT"])) - {"VIAMILLIPEDE_DEBUG"}
     names = {"VIAMILLIPEDE_" + word.upper().replace("-", "_") for word in FIELDS} | {"VIAMILLIPEDE_CHECKSUMS"}
-    assert variables >= {"VIAMILLIPEDE_SESSION", "VIAMILLIPEDE_PEER", "VIAMILLIPEDE_NAME"}
-    assert variables - {"VIAMILLIPEDE_SESSION", "VIAMILLIPEDE_PEER"} <= names
+    assert variables >= {"VIAMILLIPEDE_SESSION", "VIAMILLIPEDE_PEER", "VIAMILLIPEDE_NAME", KEY_VARIABLE}
+    assert variables - {"VIAMILLIPEDE_SESSION", "VIAMILLIPEDE_PEER"} <= names | {f"{KEY_VARIABLE}_FILE"}
+    assert f"{KEY_VARIABLE}_FILE" in variables
 
 
 # Up to where the shell takes over; all behind -- is a command's.

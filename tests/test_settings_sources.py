@@ -1,12 +1,14 @@
 """Command line, environment, files: which one wins, for whom, and who is named when it is wrong."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from tests.asking import RX, TX, refusal, rx, tx
 from viamillipede import settings
 from viamillipede.config import MIB, Address, TxConfig
+from viamillipede.secret import fresh_key, spell_key
 from viamillipede.settings import parse
 from viamillipede.words import known_words
 
@@ -17,13 +19,15 @@ def test_environment() -> None:
     assert (parsed.threads, parsed.chaos, parsed.chaos_kind) == (4, 9, "stall")
 
 
-def test_every_word_has_a_variable() -> None:
+def test_every_word_has_a_variable(tmp_path: Path) -> None:
+    (tmp_path / "phrase").write_text("long enough")
+    (tmp_path / "phrase").chmod(0o600)
     texts = {
         "threads": "9", "checksum": "on", "checksums": "on", "checkphrase": "abcd", "window": "1G", "frame": "2M",
         "bind": "x", "wait": "3", "regroup": "3", "outage": "3", "force": "1", "verbose": "3", "chaos": "3",
         "chaos-kind": "all", "limit": "5M", "congestion": "bbr", "digest": "xxh3", "name": "a", "names": "a",
         "keep": "yes", "streams": "2", "progress": "1", "interval": "5", "size": "1T", "dashboard": "1", "json": "1",
-        "metrics": "1", "log": "x", "syslog": "1",
+        "metrics": "1", "log": "x", "syslog": "1", "key": spell_key(fresh_key()), "phrase": f"{tmp_path}/phrase",
     }  # fmt: skip
     assert set(texts) == set(known_words()) - {"via", "weight"}
     for word, text in texts.items():

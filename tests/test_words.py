@@ -8,6 +8,7 @@ from docopt import docopt
 
 from viamillipede import config, words
 from viamillipede.errors import Exit, UsageError
+from viamillipede.settings import ASK
 from viamillipede.words import USAGE, closest, known_words, translate
 
 TX = ("tx", "host", "8834")
@@ -371,6 +372,7 @@ def test_limits_in_the_help_are_those_of_the_configuration() -> None:
     assert f"up to {config.THREADS_AUTO_MAX} for each path" in USAGE
     assert f"share, 1 to {config.WEIGHT_MAX}," in USAGE
     assert f"{config.CHECKPHRASE_BYTES} bytes that both" in USAGE
+    assert re.search(rf"at least {config.PHRASE_CHARACTERS_MIN}\s+characters: FILE, or {ASK}", USAGE)
     assert f"at a time, 1 to {config.STREAMS_MAX} " in USAGE
     digests = re.search(r"--digest=NAME .*?success: (.*?) where", USAGE, re.DOTALL)
     assert digests

@@ -5,12 +5,23 @@ The programs are imported only when they run, so that help and refusals come at 
 
 import os
 import sys
+from collections.abc import Mapping
 
 from viamillipede import __version__
-from viamillipede.config import DoctorConfig, RxConfig, TxConfig
+from viamillipede.config import DoctorConfig, RxConfig, Secret, TxConfig
 from viamillipede.errors import Exit, UsageError
 from viamillipede.places import places
-from viamillipede.settings import FIELDS, Said, in_environment, parse, strange_variables
+from viamillipede.settings import (
+    FIELDS,
+    KEY_VARIABLE,
+    SECRETS,
+    AnyConfig,
+    Said,
+    in_environment,
+    parse,
+    secret_said,
+    strange_variables,
+)
 from viamillipede.standard_streams import (
     HINT,
     PROGRAM,
@@ -25,6 +36,7 @@ from viamillipede.values import labelled
 from viamillipede.words import USAGE, Line, translate
 
 COMMAND_LINE = "command line"
+HIDDEN = ""  # instead of the text, which nobody is shown
 _ROLES: dict[type, str] = {TxConfig: "tx", RxConfig: "rx", DoctorConfig: "doctor"}
 
 
@@ -35,16 +47,46 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(argv: list[str]) -> int:
     hold_descriptors()
-    if (status := _answer(argv)) is not None:
+    environ = dict(os.environ)
+    os.environ.pop(KEY_VARIABLE, None)  # what this process starts has no use for it
+    if (status := _answer(argv, environ)) is not None:
         return status
-    config = parse(argv, os.environ, _files())
+    if {"to", "from", "far-end"} & set(argv):  # one of them may be a host, or a value
+        if (status := _through_ssh(argv, environ)) is not None:
+            return status
+    config = parse(argv, environ, _files(), _ask)
     speaker = f"{PROGRAM} {_ROLES[type(config)]}"
     for warning in strange_variables(os.environ) if config.verbose else ():
         complain(speaker, warning)
     return outcome_of(speaker, lambda: _run(config), config.json)
 
 
-def _answer(argv: list[str]) -> int | None:
+def _through_ssh(argv: list[str], environ: Mapping[str, str]) -> int | None:
+    """Both ends with one command; None: that is not what is asked for. Raises UsageError."""
+    from viamillipede.ssh import words
+
+    if argv == [words.FAR_END]:
+        from viamillipede.ssh.far import far_end
+
+        return far_end(environ, _files)
+    if not words.is_ours(argv):
+        return None
+    asked = words.read(argv, environ, _files())
+    from viamillipede.ssh.near import run
+
+    return outcome_of(f"{PROGRAM} {asked.verb}", lambda: run(asked), asked.config.json)
+
+
+def _ask(config: AnyConfig) -> Secret:
+    """The phrase, from the terminal, unless there is no use for it. Raises UsageError, LocalIOError."""
+    from viamillipede.secret import ask_phrase
+
+    if not isinstance(config, DoctorConfig):
+        check_own_end(config)
+    return ask_phrase()
+
+
+def _answer(argv: list[str], environ: Mapping[str, str]) -> int | None:
     """Help or version where they are asked for, and the exit status; None: a transfer is. Raises LocalIOError."""
     if not argv:
         write_stderr(USAGE[USAGE.index("Usage:") : USAGE.index("\n\nOne side")] + "\n" + HINT)
@@ -54,6 +96,12 @@ def _answer(argv: list[str]) -> int | None:
         from viamillipede.completion import complete
 
         return print_all(complete(argv[1:]))
+    if argv[:1] == ["key"] and len(argv) <= 2 and not {"--help", "-h", "help"} & set(argv):
+        if len(argv) == 2:
+            raise UsageError("key FILE goes with a tx, an rx or a doctor; a fresh key: viamillipede key > FILE")
+        from viamillipede.secret import print_key
+
+        return print_key()
     try:
         options = translate(argv).tokens  # there they may be bare words
     except UsageError:
@@ -65,7 +113,7 @@ def _answer(argv: list[str]) -> int | None:
 
         return print_all(f"viamillipede {__version__}, wire version {VERSION}\n")
     if "--show-config" in options:
-        return _show_config(translate(argv))
+        return _show_config(translate(argv), environ)
     return None
 
 
@@ -78,18 +126,29 @@ def _files() -> Said:
     return said(read(places(os.environ)))
 
 
-def _show_config(line: Line) -> int:
-    """Every word, its value and where that was said. Raises UsageError, LocalIOError."""
+def _show_config(line: Line, environ: Mapping[str, str]) -> int:
+    """Every word, its value and where that was said; of keys and phrases only their files.
+
+    Raises UsageError, LocalIOError.
+    """
     from viamillipede.config_files import show
 
-    in_force = {word: found for word in FIELDS if (found := in_environment(word, os.environ))}
-    given = [token[2:].partition("=") for token in line.tokens if token.startswith("--")]
-    in_force |= {word: (text or "yes", COMMAND_LINE) for word, _, text in given if word in FIELDS}
-    for warning in strange_variables(os.environ):
+    said = [token[2:].partition("=") for token in line.tokens if token.startswith("--")]
+    given = {word: text if equals else "yes" for word, equals, text in said if word in FIELDS}
+    for warning in strange_variables(environ):
         complain(PROGRAM, warning)
-    in_force = {**_files(), **in_force}
+    files = _files()
+    in_force = {**files, **{word: found for word in FIELDS if (found := in_environment(word, environ))}}
+    in_force |= {word: (text, COMMAND_LINE) for word, text in given.items()}
+    secret = secret_said(given, environ, files)
+    for word in SECRETS:
+        if secret is None or secret[0] != word:
+            in_force.pop(word, None)
+    if secret and secret[2] == KEY_VARIABLE:
+        in_force["key"] = (HIDDEN, KEY_VARIABLE)
     for word, (text, where) in in_force.items():
-        labelled(word if where == COMMAND_LINE else where, FIELDS[word][1], text)
+        if text != HIDDEN or where != KEY_VARIABLE:
+            labelled(word if where == COMMAND_LINE else where, FIELDS[word][1], text)
     return print_all(show(in_force))
 
 

@@ -12,18 +12,21 @@ from collections.abc import Callable, Iterable, Sequence
 from viamillipede.completion_scripts import BASH, FISH, ZSH
 from viamillipede.config import CHAOS_KINDS, DIGESTS, DoctorConfig
 from viamillipede.errors import UsageError
-from viamillipede.settings import FIELDS
+from viamillipede.settings import ASK, FIELDS
 from viamillipede.usage_text import Form, Option, forms, levels, options
 from viamillipede.words import ALIASES, DOCTOR, TERMS
 
 _SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 SHELLS = tuple(_SCRIPTS)
-_CHOICES: dict[str, Sequence[str]] = {"threads": ("auto",), "chaos-kind": CHAOS_KINDS, "digest": DIGESTS}
+_CHOICES: dict[str, Sequence[str]] = {
+    "threads": ("auto",), "chaos-kind": CHAOS_KINDS, "digest": DIGESTS, "phrase": (ASK,)
+}  # fmt: skip
 _FILE = "FILE"  # what such an option is followed by, for the shell's own lists
 _EMPTY = "''"  # as each of the shells writes it
 _HOST, _PORT = "HOST", "PORT"
 
 Rows = list[tuple[str, str]]  # what is offered, and what it means
+Case = Callable[..., str]
 
 
 def complete(arguments: Sequence[str]) -> str:
@@ -41,7 +44,7 @@ def completion(shell: str) -> str:
         **_names(),
         "CASE_WORDS": "\n        ".join(case(first, _rows(words_of(first))) for first in (*_firsts(_has_options), "")),
         "CASE_OPERANDS": "\n        ".join(case(first, found) for first in _firsts() if (found := _literals(first))),
-        "CASE_VALUES": "\n        ".join(case(option.word, _values(option)) for option in _with_values()),
+        "CASE_VALUES": "\n        ".join(_value_case(case, option) for option in _with_values()),
         "ASIDES": case("*", _rows(asides(), "--")),
         "LONGS": "\n".join(_fish_long(option) for option in (*words_of(""), *asides())),
     }
@@ -92,12 +95,9 @@ def _with_values() -> list[Option]:
     return [option for option in words_of("") if choices(option.word) or option.metavar == _FILE]
 
 
-def _values(option: Option) -> Rows | None:
-    return None if option.metavar == _FILE else choices(option.word)
-
-
 def _firsts(test: Callable[[Form], bool] = lambda form: True) -> list[str]:
-    return list(dict.fromkeys(form.first for form in forms() if test(form)))
+    """The words that begin a form, less `key`: whoever goes on behind that means the option."""
+    return list(dict.fromkeys(form.first for form in forms() if form.first not in FIELDS and test(form)))
 
 
 def _has_options(form: Form) -> bool:
@@ -121,29 +121,34 @@ def _names() -> dict[str, str]:
     return {name: " ".join(texts) for name, texts in lists.items()}
 
 
-# How each shell writes one case of a choice: the rows that are offered for `key`, None for files. ---------------
-def _bash_case(key: str, rows: Rows | None) -> str:
-    offer = "files=1" if rows is None else f"words='{' '.join(name for name, _ in rows)}'"
-    return f"{key or _EMPTY}) {offer} ;;"
+# How each shell writes one case of a choice: the rows that are offered for `key`, and files if wanted. -----------
+def _bash_case(key: str, rows: Rows, files: bool = False) -> str:
+    offers = [f"words='{' '.join(name for name, _ in rows)}'"] if rows or not files else []
+    return f"{key or _EMPTY}) {'; '.join([*offers, *(['files=1'] if files else [])])} ;;"
 
 
-def _zsh_case(key: str, rows: Rows | None) -> str:
-    if rows is None:
-        return f"{key}) files=1 ;;"
+def _zsh_case(key: str, rows: Rows, files: bool = False) -> str:
     texts = (shlex.quote(f"{name}:{about}" if about else name) for name, about in rows)
-    return f"{key or _EMPTY}) list=({' '.join(texts)}) ;;"
+    offers = [f"list=({' '.join(texts)})"] if rows or not files else []
+    return f"{key or _EMPTY}) {'; '.join([*offers, *(['files=1'] if files else [])])} ;;"
 
 
-def _fish_case(key: str, rows: Rows | None) -> str:
-    if rows is None:
-        return f"case {key}\n            __fish_complete_path (commandline -ct)"
+def _fish_case(key: str, rows: Rows, files: bool = False) -> str:
     texts = (f"{_fish_quoted(name)} {_fish_quoted(about)}" for name, about in rows)
-    return f"case {key or _EMPTY}\n            printf '%s\\t%s\\n' {' '.join(texts)}"
+    offers = [f"printf '%s\\t%s\\n' {' '.join(texts)}"] if rows or not files else []
+    offers += ["__fish_complete_path (commandline -ct)"] if files else []
+    return "\n            ".join([f"case {key or _EMPTY}", *offers])
+
+
+def _value_case(case: Case, option: Option) -> str:
+    return case(option.word, choices(option.word), option.metavar == _FILE)
 
 
 def _fish_long(option: Option) -> str:
     offered = " ".join(name for name, _ in choices(option.word))
-    value = "-r -F" if option.metavar == _FILE else f"-x -a {_fish_quoted(offered)}"
+    value = f"-x -a {_fish_quoted(offered)}"
+    if option.metavar == _FILE:
+        value = f"-r -F -a {_fish_quoted(offered)}" if offered else "-r -F"
     words = ["complete -c viamillipede -n __viamillipede_before -l", option.word, *([value] if option.metavar else [])]
     return " ".join([*words, "-d", _fish_quoted(option.summary)])
 
@@ -152,4 +157,4 @@ def _fish_quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-_CASES: dict[str, Callable[[str, Rows | None], str]] = {"bash": _bash_case, "zsh": _zsh_case, "fish": _fish_case}
+_CASES: dict[str, Case] = {"bash": _bash_case, "zsh": _zsh_case, "fish": _fish_case}

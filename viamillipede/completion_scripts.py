@@ -95,7 +95,8 @@ _viamillipede() {
     if [[ $files ]]; then
         compopt -o filenames 2>/dev/null
         while IFS= read -r name; do COMPREPLY+=("$prefix$name"); done < <(compgen -f -- "${cur#"$prefix"}")
-    elif [[ $words ]]; then
+    fi
+    if [[ $words ]]; then
         COMPREPLY+=($(compgen -P "$prefix" -W "$words" -- "${cur#"$prefix"}"))
     fi
     [[ $behind ]] || COMPREPLY=("${COMPREPLY[@]#"${cur:0:${#cur}-${#piece}}"}")
@@ -198,7 +199,8 @@ _viamillipede() {
         case $value in
         @CASE_VALUES@
         esac
-        if [[ -n $files ]]; then _files; elif (($#list)); then _describe -t values value list; fi
+        ((!$#list)) || _describe -t values value list
+        [[ -z $files ]] || _files
         return
     fi
     ((pending == 2)) && return 1

@@ -6,6 +6,7 @@ unnoticed. Times are integers of microseconds, sizes integers of bytes; names en
 
 import re
 from dataclasses import dataclass
+from typing import NoReturn
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 MS_US, S_US = 1_000, 1_000_000
@@ -28,7 +29,12 @@ FRAME_BYTES_MAX = 16 * MIB
 OUTAGE_US_DEFAULT = 15 * 60 * S_US
 REGROUP_US_DEFAULT = 10 * S_US
 TX_WAIT_US_DEFAULT = 60 * S_US
+DIRECT_WAIT_US_DEFAULT = 20 * S_US  # of `to` and `from`: the other side is known to listen
 CHECKPHRASE_BYTES = 4
+KEY_BYTES = 32
+KEY_PREFIX = "viamillipede-key-1:"  # of its text
+PHRASE_CHARACTERS_MIN = 8  # after normalisation
+SECRET_FILE_BYTES_MAX = 4 * KIB  # of a file with a key or a phrase
 NAME_BYTES_MAX = 64
 NAME = re.compile(f"[A-Za-z0-9_@:+][A-Za-z0-9_@:+.-]{{0,{NAME_BYTES_MAX - 1}}}")  # safe in file names and commands
 STREAMS_MAX = 256  # that an rx that keeps on serves at a time
@@ -95,6 +101,29 @@ assert 2 * HEARTBEAT_US <= LEG_DOUBTED_US < LEG_SILENT_US < LEG_STUCK_US < RX_SI
 assert ACK_DELAY_US + BLOCKED_US < LATE_US_MIN and FILL_US < LATE_US_MIN and ASIDE_US < LATE_US_MIN
 
 
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Secret:
+    """Bytes that are never shown, neither by repr nor by str, and never pickled. Compared in constant time."""
+
+    data: bytes
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        import hmac  # only who has a secret needs it
+
+        return hmac.compare_digest(self.data, other.data)
+
+    def __hash__(self) -> int:
+        return hash(self.data)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a secret is not pickled, and not copied")
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where the other side can be reached: a name or a literal address, and a TCP port; and on which terms.
@@ -137,6 +166,8 @@ class Config:
     metrics: Address | None = None  # where to serve them
     log: str = ""  # the file that what is said goes to as well
     syslog: bool = False
+    key: Secret | None = None  # KEY_BYTES; or a phrase, or neither: nothing is encrypted then
+    phrase: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,3 +204,5 @@ class DoctorConfig:
     bind: str | None = None
     wait_us: int = TX_WAIT_US_DEFAULT
     verbose: int = VERBOSE_DEFAULT
+    key: Secret | None = None
+    phrase: Secret | None = None

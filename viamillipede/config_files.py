@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from viamillipede.config import KEY_PREFIX
 from viamillipede.errors import UsageError
-from viamillipede.settings import FIELDS, Said
+from viamillipede.settings import ASK, FIELDS, SECRETS, Said
 from viamillipede.usage_text import Option, options
 from viamillipede.values import labelled
 from viamillipede.words import ALIASES, TERMS, closest, known_words
@@ -53,8 +54,22 @@ def read(paths: Sequence[Path]) -> list[Setting]:
 
 
 def said(settings: Sequence[Setting]) -> dict[str, tuple[str, str]]:
-    """What they come to: by word its text, and where it was said last."""
-    return {setting.word: (setting.text, setting.where) for setting in settings}
+    """What they come to: by word its text, and where it was said last.
+
+    A later file that has a key wins over the phrase of an earlier one too, and the other way round.
+    """
+    last = {setting.word: setting for setting in settings}
+    secrets = [last[word].path for word in SECRETS if word in last]
+    return {
+        word: (setting.text, setting.where)
+        for word, setting in last.items()
+        if word not in SECRETS or setting.path == max(secrets, key=_order(settings).index)
+    }
+
+
+def _order(settings: Sequence[Setting]) -> list[Path]:
+    """Their files, each once, as they follow upon one another."""
+    return list(dict.fromkeys(setting.path for setting in settings))
 
 
 def _text(path: Path) -> str:
@@ -96,6 +111,8 @@ def _parse(path: Path, text: str) -> Iterator[Setting]:
         if word in lines:
             raise UsageError(f"{path}:{number}: {word!r} was given in line {lines[word]} already")
         lines[word] = number
+        if word in SECRETS and value != ASK:
+            value = os.path.join(path.parent, os.path.expanduser(value))  # beside this file, unless it says else
         yield Setting(word, value, path, number)
 
 
@@ -104,6 +121,8 @@ def _setting(line: str) -> tuple[str, str] | None:
     bare = _COMMENT.sub("", line).strip()
     if not bare:
         return None
+    if KEY_PREFIX in line:
+        raise UsageError("a key belongs into a file of its own, that nobody else can read; say key FILE")
     match = _LINE.fullmatch(line if '"' in line else bare)
     if match is None or not bare.replace("\t", " ").isprintable():
         raise UsageError(f"{bare[:60]!r} is no word with its value; write it like 'threads 16'")
@@ -148,14 +167,14 @@ def _unknown(name: str) -> str:
 def show(in_force: Said) -> str:
     """Every word with its value and where that is from, as a configuration file that says the same.
 
-    `in_force` has what was said, by word: the text, and FILE:LINE, a variable or the command line. The rest
-    are defaults, and comments there: said aloud they might contradict what was said.
+    `in_force` has what was said, by word: the text, "" for one that is not shown, and FILE:LINE, a variable or the
+    command line. The rest are defaults, and comments there: said aloud they might contradict what was said.
     """
     lines = []
     for option in configurable():
         text, where = in_force.get(option.word, ("", ""))
         if where:
-            line = f"{option.word} {_spell(text)}"
+            line = f"{option.word} {_spell(text)}" if text else f"# {option.word}, which is not shown"
         elif option.metavar and not option.default:
             line, where = f"# {option.word} {option.metavar}", "not said"
         else:

@@ -4,6 +4,7 @@ USAGE, in `words`, is the specification, and docopt parses by it.
 """
 
 import dataclasses
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from viamillipede.config import (
     WINDOW_BYTES_MIN,
     DoctorConfig,
     RxConfig,
+    Secret,
     TxConfig,
 )
 from viamillipede.errors import UsageError
@@ -41,6 +43,7 @@ from viamillipede.values import (
     parse_limit,
     parse_name,
     parse_names,
+    parse_secret_place,
     parse_serving_address,
     parse_text,
     parse_threads,
@@ -49,19 +52,30 @@ from viamillipede.values import (
 from viamillipede.words import ALIASES, DOCTOR, TERMS, USAGE, Line, closest, translate
 
 ENVIRONMENT_PREFIX = "VIAMILLIPEDE_"
+KEY_VARIABLE = f"{ENVIRONMENT_PREFIX}KEY"  # the key itself
+SECRETS = ("key", "phrase")
+ASK = "ask"  # a phrase that is typed
 FORMS = "say one of: rx PORT; tx listen PORT; tx HOST PORT, or rx HOST PORT, once for each path; doctor"
 _SHELL_LINE = re.compile(r"[\s|;&<>$]")  # what no command has in its name
 _CHAOS_MAX = 10**9  # socket operations; more than any stream has
 _NO_WORDS = ("debug", "session", "peer")  # variables all the same: a command may be viamillipede again
+_VARIABLES = {"key": f"{KEY_VARIABLE}_FILE"}  # that are not named as the others
 _CONFIGS = {"tx": TxConfig, "rx": RxConfig, DOCTOR: DoctorConfig}
 
 Said = Mapping[str, tuple[str, str]]  # by word: its text, and where it was said
+AnyConfig = TxConfig | RxConfig | DoctorConfig
 
 
 def parse(
-    argv: Sequence[str], environ: Mapping[str, str], files: Said | None = None
-) -> TxConfig | RxConfig | DoctorConfig:
-    """What command line, environment and configuration files ask for. Raises UsageError."""
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    files: Said | None = None,
+    ask: Callable[[AnyConfig], Secret] | None = None,
+) -> AnyConfig:
+    """What command line, environment and configuration files ask for; `ask`: for a phrase that is to be typed.
+
+    The file of a key or a phrase is read, and `ask` called, when nothing else can be wrong. Raises UsageError.
+    """
     line = translate(argv)
     try:
         arguments = docopt(USAGE, [*line.tokens, *(["--", "COMMAND"] if line.command else [])], default_help=False)
@@ -70,7 +84,18 @@ def parse(
     if LISTEN in arguments["HOST"]:  # tx listen PORT beside another tx; alone it is no HOST
         raise UsageError(FORMS)
     role = DOCTOR if arguments[DOCTOR] else "tx" if arguments["tx"] else "rx"
-    fields, labels = _read_words(role, said(line, arguments), environ, files or {})
+    given = said(line, arguments)
+    secret = secret_said(given, environ, files or {})
+    config = _configure(role, line, arguments, *_read_words(role, given, environ, files or {}))
+    if secret is None or (secret[2] not in given and isinstance(config, DoctorConfig) and not config.address):
+        return config  # a doctor that talks to nobody need not ask for a phrase
+    return _with_secret(config, *secret, ask)
+
+
+def _configure(
+    role: str, line: Line, arguments: Mapping[str, Any], fields: dict[str, Any], labels: Mapping[str, str]
+) -> AnyConfig:
+    """The configuration, but for secrets. Raises UsageError."""
     if role == DOCTOR:
         operands = (*arguments["HOST"], *arguments["PORT"])
         return DoctorConfig(**fields, address=read_operands(DOCTOR, operands) if operands else None)
@@ -81,7 +106,7 @@ def parse(
         fields["addresses"] = tuple(read_operands(role, (host, port), terms) for host, port, terms in operands_of)
     else:
         fields["port"] = read_operands(role, arguments["PORT"]).port
-    fields["command"] = _check_command(line)
+    fields["command"] = check_command(line.command)
     _check_views(fields, labels)
     if role == "rx":
         _check_keep(fields, labels)
@@ -109,6 +134,8 @@ def _read_words(
     values: dict[str, Any] = {}
     labels: dict[str, str] = {}
     for word, (field, convert) in FIELDS.items():
+        if word in SECRETS:
+            continue
         if word in given:
             if field not in applicable:
                 raise UsageError(_not_of(word, role))
@@ -137,13 +164,47 @@ def in_environment(word: str, environ: Mapping[str, str]) -> tuple[str, str] | N
     return None if variable is None else (environ[variable], variable)
 
 
+def secret_said(given: Mapping[str, str], environ: Mapping[str, str], files: Said) -> tuple[str, str, str] | None:
+    """The key or the phrase that is in force: its word, its text, and where that was said.
+
+    Of the command line, the environment and the files the first one that has any decides. Raises UsageError for two.
+    """
+    variables = [(word, *found) for word in SECRETS if (found := in_environment(word, environ))]
+    if text := environ.get(KEY_VARIABLE):
+        variables.append(("key", text, KEY_VARIABLE))
+    words = [(word, given[word], word) for word in SECRETS if word in given]
+    for secrets in (words, variables, [(word, *files[word]) for word in SECRETS if word in files]):
+        if len(secrets) > 1:
+            raise UsageError(f"{secrets[0][2]}: not together with {secrets[1][2]}; say one of them")
+        if secrets:
+            return secrets[0]
+    return None
+
+
+def _with_secret(
+    config: AnyConfig, word: str, text: str, label: str, ask: Callable[[AnyConfig], Secret] | None
+) -> AnyConfig:
+    """The configuration with its key or its phrase. Raises UsageError."""
+    from viamillipede.secret import ask_phrase, parse_key, read_key_file, read_phrase_file
+
+    if label == KEY_VARIABLE:
+        found = labelled(label, parse_key, text)
+    elif word == "phrase" and text == ASK:
+        found = ask(config) if ask else ask_phrase()
+    else:
+        path = os.path.expanduser(labelled(label, parse_secret_place, text))
+        found = labelled(label, read_key_file if word == "key" else read_phrase_file, path)
+    field: dict[str, Any] = {word: found}
+    return dataclasses.replace(config, **field)
+
+
 def _variable(word: str) -> str:
-    return ENVIRONMENT_PREFIX + word.upper().replace("-", "_")
+    return _VARIABLES.get(word) or ENVIRONMENT_PREFIX + word.upper().replace("-", "_")
 
 
 def strange_variables(environ: Mapping[str, str]) -> list[str]:
     """A warning for each variable that looks like one of ours and is none, an empty one excepted."""
-    known = [_variable(name) for name in (*FIELDS, *ALIASES, *_NO_WORDS)]
+    known = [KEY_VARIABLE, *(_variable(name) for name in (*FIELDS, *ALIASES, *_NO_WORDS))]
     of_paths = {_variable(name): name for name in TERMS if name not in FIELDS}
     texts = [variable.removeprefix(ENVIRONMENT_PREFIX) for variable in (*known, *of_paths)]
     warnings = []
@@ -159,12 +220,12 @@ def strange_variables(environ: Mapping[str, str]) -> list[str]:
     return warnings
 
 
-def _check_command(line: Line) -> tuple[str, ...]:
-    """The command, which must be there to be run. Raises UsageError."""
-    if line.command and shutil.which(line.command[0]) is None:
-        hint = "; a line for the shell is written: -- sh -c LINE" if _SHELL_LINE.search(line.command[0]) else ""
-        raise UsageError(f"there is no command {line.command[0]!r} that can be run{hint}")
-    return tuple(line.command)
+def check_command(command: Sequence[str]) -> tuple[str, ...]:
+    """The command, which must be there to be run; none is fine. Raises UsageError."""
+    if command and shutil.which(command[0]) is None:
+        hint = "; a line for the shell is written: -- sh -c LINE" if _SHELL_LINE.search(command[0]) else ""
+        raise UsageError(f"there is no command {command[0]!r} that can be run{hint}")
+    return tuple(command)
 
 
 def _check_views(fields: Mapping[str, Any], labels: Mapping[str, str]) -> None:
@@ -211,6 +272,8 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "threads": ("threads", parse_threads),
     "congestion": ("congestion", parse_congestion),
     "checksum": ("checksum", parse_flag),
+    "key": ("key", parse_secret_place),
+    "phrase": ("phrase", parse_secret_place),
     "checkphrase": ("checkphrase", parse_checkphrase),
     "window": ("window_bytes", lambda text: parse_size(text, WINDOW_BYTES_MIN, WINDOW_BYTES_MAX)),
     "frame": ("frame_bytes", lambda text: parse_size(text, FRAME_BYTES_MIN, FRAME_BYTES_MAX)),

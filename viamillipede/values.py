@@ -13,6 +13,7 @@ from viamillipede.config import (
     CHAOS_KINDS,
     CHECKPHRASE_BYTES,
     DIGESTS,
+    KEY_PREFIX,
     LIMIT_BYTES_MAX,
     LIMIT_BYTES_MIN,
     MS_US,
@@ -129,6 +130,13 @@ def parse_text(text: str) -> str:
     if not text or "\0" in text:
         raise UsageError(f"{text!r} is not the name of a file")
     return text
+
+
+def parse_secret_place(text: str) -> str:
+    """The name of the file with a key or a phrase, or what stands for it. Raises UsageError."""
+    if KEY_PREFIX in text:
+        raise UsageError("this is a key itself, and the name of its file belongs here")
+    return parse_text(text)
 
 
 def parse_interval_us(text: str, least_us: int) -> int:

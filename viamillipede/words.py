@@ -6,12 +6,14 @@ a HOST PORT about that path alone goes to the path, since docopt does not know w
 """
 
 import functools
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from docopt import docopt
 
+from viamillipede.config import KEY_PREFIX
 from viamillipede.errors import UsageError
 from viamillipede.values import LISTEN, read_operands
 
@@ -25,6 +27,7 @@ Usage:
   viamillipede (rx HOST PORT)... [options] [(-- COMMAND...)]
   viamillipede doctor [HOST PORT] [options]
   viamillipede completion (bash | zsh | fish)
+  viamillipede key
   viamillipede (--help | --version | --show-config)
 
 One side listens, the other dials: rx PORT and tx HOST PORT; or, where only that
@@ -36,7 +39,8 @@ that they stand behind.
 
 The stream is standard input and output, or that of a COMMAND: tx reads what it
 writes, rx writes what it reads. Then 0 means that both commands succeeded too.
-doctor tells what limits a transfer here, or to the rx at HOST PORT.
+doctor tells what limits a transfer here, or to the rx at HOST PORT. key alone
+prints a fresh one, for both sides: viamillipede key > FILE.
 
 Options:
   --via=ADDRESS         the path's source address, or its interface
@@ -50,6 +54,10 @@ Options:
   --checksum            verify every frame (xxh3) before it is delivered; a
                         corrupted one is sent again
   --checksums           the same as checksum
+  --key=FILE            encrypt, and admit who has the same key only; never an
+                        argument itself: a file that nobody else can read
+  --phrase=FILE         the same with what people can remember, at least 8
+                        characters: FILE, or ask
   --checkphrase=WORD    4 bytes that both sides must agree on; a guard against
                         mix-ups, not security
   --window=SIZE         most bytes on their way at a time [default: 64M]
@@ -94,9 +102,9 @@ Options:
 Sizes take k M G T (powers of 1024; 64M, 64MB and 64MiB are the same), rates too
 (50M or 50M/s); durations ms s m h, seconds if bare.
 Environment: VIAMILLIPEDE_THREADS=16, VIAMILLIPEDE_CHAOS_KIND=all and so on for
-every word but via and weight; LIMIT is that of all paths together. Before that,
-/etc/viamillipede.conf and ~/.config/viamillipede/config: lines like threads 16.
-The command line wins.
+every word but via and weight; LIMIT is that of all paths together, KEY the key
+itself, and KEY_FILE its file. Before that, /etc/viamillipede.conf and
+~/.config/viamillipede/config: lines like threads 16. The command line wins.
 
 Exit status:
   0  complete and acknowledged      6  integrity
@@ -115,7 +123,8 @@ Examples:
   tar c /srv | viamillipede tx listen 8834        # and on the other host:
   viamillipede rx host 8834 | tar x -C /restore
 
-Nothing is encrypted: use trusted networks, or ssh -L. See viamillipede(1).
+Without key or phrase nothing is encrypted, and whoever reaches the port is let
+in: use trusted networks then, or ssh -L. See viamillipede(1).
 """
 
 ALIASES = {"checksums": "checksum"}
@@ -153,6 +162,11 @@ def translate(argv: Sequence[str]) -> Line:
     """
     line = Line()
     rest = list(reversed(argv))
+    if any(KEY_PREFIX in token for token in itertools.takewhile(lambda token: token != "--", argv)):
+        raise UsageError(
+            "a key is no argument, for all users of this host can see it there, and have seen this one: "
+            "make another with 'viamillipede key > FILE', and say key FILE"
+        )
     while rest:
         token = rest.pop()
         if token == "--":

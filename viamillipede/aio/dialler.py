@@ -6,8 +6,8 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from viamillipede.aio.channel import AnotherVersion, ClosedEarly, KnockRefused
 from viamillipede.aio.clock import now_us
-from viamillipede.aio.handshake import AnotherVersion, ClosedEarly
 from viamillipede.aio.log import LEG
 from viamillipede.aio.sockets import DialError, dial, why
 from viamillipede.config import ANSWER_US, S_US
@@ -95,6 +95,8 @@ class Dialler:
         other = self._session.other
         try:
             return await self._introduce(sock, leg, rank)
+        except KnockRefused as error:
+            return self._session.on_verdict(rank, error.answer.verdict)
         except AnotherVersion as error:
             return self._session.on_refused_for_good(rank, f"the {other} {error}")
         except ClosedEarly as error:

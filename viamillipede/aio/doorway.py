@@ -1,6 +1,7 @@
 """Where the connections of one stream come from when another process listens: over a socket between the two.
 
-A message to the stream is a greeting, the address of who has greeted, and the connection itself (SCM_RIGHTS). A
+A message to the stream is a greeting, the address of who has greeted, how the connection is sealed, and the
+connection itself (SCM_RIGHTS). A
 message back says that the stream is complete, or how things stand.
 """
 
@@ -10,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from viamillipede.aio.handshake import answering
+from viamillipede.aio.channel import Channel
 from viamillipede.aio.log import LEG
+from viamillipede.aio.refusals import answering
 from viamillipede.aio.sockets import why
 from viamillipede.config import KIB, Address
 from viamillipede.errors import FrameError, PeerLost
@@ -34,10 +36,10 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return ends
 
 
-def hand_over(doorway: socket.socket, sock: socket.socket, peer: Address, greeting: Greeting) -> None:
+def hand_over(doorway: socket.socket, channel: Channel, peer: Address, greeting: Greeting) -> None:
     """Give a connection that has greeted to its stream. OSError: it has ended, or does not come to take it."""
-    message = greeting.encode() + f"{peer.port} {peer.host}".encode()
-    socket.send_fds(doorway, [message], [sock.fileno()])
+    message = greeting.encode() + pickle.dumps((peer, channel.export()))
+    socket.send_fds(doorway, [message], [channel.sock.fileno()])
 
 
 def read_news(doorway: socket.socket) -> bytes | Snapshot | None:
@@ -62,7 +64,7 @@ class Doorway:
         self,
         program: "Program",
         doorway: socket.socket,
-        on_greeting: Callable[[socket.socket, Address, Greeting], None],
+        on_greeting: Callable[[Channel, Address, Greeting], None],
     ) -> None:
         self._program, self._doorway, self._on_greeting = program, doorway, on_greeting
         doorway.setblocking(False)
@@ -92,18 +94,18 @@ class Doorway:
             if not fds:  # the kernel could not give us another descriptor
                 self._program.log.say(LEG, "a connection was lost: too many descriptors are open")
                 continue
-            port, _, host = message[GREETING_BYTES:].decode().partition(" ")
+            peer, sealed = pickle.loads(message[GREETING_BYTES:])  # from the process that has forked us
             greeting = decode_greeting_untrusted(message[:GREETING_BYTES])
             sock = socket.socket(fileno=fds[0])
             sock.setblocking(False)
-            self._program.spawn(self._serve(sock, Address(host, int(port)), greeting))
+            self._program.spawn(self._serve(Channel.imported(sock, sealed), peer, greeting))
 
-    async def _serve(self, sock: socket.socket, peer: Address, greeting: Greeting) -> None:
+    async def _serve(self, channel: Channel, peer: Address, greeting: Greeting) -> None:
         try:
-            async with answering(sock):
-                self._on_greeting(sock, peer, greeting)
+            async with answering(channel.sock):
+                self._on_greeting(channel, peer, greeting)
         except (FrameError, OSError) as error:
-            sock.close()
+            channel.sock.close()
             reason = why(error) if isinstance(error, OSError) else str(error)
             self._program.log.say(LEG, f"refused a connection from {peer}: {reason}")
 

@@ -17,12 +17,13 @@ import uvloop
 from viamillipede.aio import report
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.doorway import DONE, hand_over, read_news
-from viamillipede.aio.handshake import OpeningRefused, hear_greeting
+from viamillipede.aio.handshake import hear_greeting
 from viamillipede.aio.listener import Listener
 from viamillipede.aio.log import EVENT, WARNING
 from viamillipede.aio.observer import Observer
 from viamillipede.aio.program import Program
 from viamillipede.aio.receive import receive
+from viamillipede.aio.refusals import OpeningRefused
 from viamillipede.aio.rx import REFUSALS
 from viamillipede.aio.sockets import raise_descriptor_limit
 from viamillipede.aio.spawner import END_US, Ended, Spawner
@@ -44,6 +45,7 @@ class Stream:
         self.session, self.label, self.doorway = session, label, doorway
         self.active = True
         self.snapshot: Snapshot | None = None
+        self.handles: list[bytes] = []  # of the secrets by which legs belong to it
 
 
 class Keeper(Program):
@@ -72,12 +74,15 @@ class Keeper(Program):
     # ---- new connections ------------------------------------------------------------------------
     async def _welcome(self, sock: socket.socket, peer: Address) -> None:
         """See Listener. A tx greets; the answer comes from its stream."""
-        greeting = await hear_greeting(sock)
+        greeting, channel = await hear_greeting(sock, self.keys, peer.host)
         verdict = self._verdict(greeting)
         if verdict is not Verdict.ACCEPTED:
-            raise OpeningRefused(self._why(verdict, greeting), Answer(verdict))
+            raise OpeningRefused(self._why(verdict, greeting), Answer(verdict), channel)
         with sock:
-            hand_over(self._stream(greeting, peer).doorway, sock, peer, greeting)
+            stream = self._stream(greeting, peer)
+            hand_over(stream.doorway, channel, peer, greeting)
+        if self.keys is not None:
+            stream.handles.append(self.keys.on_leg(channel.secret))
 
     def _why(self, verdict: Verdict, greeting: Greeting) -> str:
         """For those who look after it."""
@@ -149,6 +154,9 @@ class Keeper(Program):
     def _on_stream_ended(self, ended: Ended) -> None:
         stream = self.streams.pop(ended.number)
         self._forget(stream)
+        if self.keys is not None:
+            for handle in stream.handles:
+                self.keys.forget(handle)
         self.outcomes[ended.status] += 1
         if ended.status != Exit.LIMIT:  # then it has not begun
             self._ended[stream.session] = None

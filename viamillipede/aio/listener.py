@@ -6,13 +6,14 @@ refused and counted, the first one is told of, and the stream goes on undisturbe
 """
 
 import asyncio
+import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from viamillipede.aio.clock import now_us
-from viamillipede.aio.handshake import answering
 from viamillipede.aio.log import LEG, WARNING
+from viamillipede.aio.refusals import KeyRefused, answering
 from viamillipede.aio.sockets import descriptor_limit, listen, why
 from viamillipede.config import STRANGERS_MAX, Address
 from viamillipede.errors import FrameError
@@ -41,6 +42,7 @@ class Listener:
         told_us: int = 0,
     ) -> None:
         self._program, self._bind, self._welcome, self._told_us = program, bind, welcome, told_us
+        self._keys_told: set[str] = set()  # hosts of which was told that they came with another key
         self._told: dict[tuple[str, str], int] = {}  # when who was told of for what
         self.sockets = program.service.sockets or listen(bind, port)
         self.strangers = 0
@@ -54,6 +56,8 @@ class Listener:
         host = self.sockets[0].getsockname()[0]
         of = self._bind or ("all addresses" if host in ("::", "0.0.0.0") else host)  # it may be a manager's socket
         self._program.log.say(WARNING, f"listening on port {self.port} of {of}")
+        if self._program.keys is None and not _is_loopback(host):
+            self._program.log.say(WARNING, "anyone who reaches this port can connect; 'key FILE' keeps others out")
 
     @property
     def port(self) -> int:
@@ -112,31 +116,41 @@ class Listener:
                 reason = str(error)
             else:
                 reason = "it did not greet" if isinstance(error, TimeoutError) else f"{why(error)}, before it was a leg"
-            self._on_stranger(peer, reason)
+            self._on_stranger(peer, reason, keyed=isinstance(error, KeyRefused))
         except BaseException:
             sock.close()
             raise
         finally:
             self._ungreeted.pop(task, None)
 
-    def _on_stranger(self, peer: Address, reason: str) -> None:
+    def _on_stranger(self, peer: Address, reason: str, keyed: bool = False) -> None:
         if self._program.outcome.done():
             return  # a leg of ours that had not greeted yet when the other side heard the end is no stranger
         self.strangers += 1
-        level = WARNING if self._is_news(peer.host, reason) else LEG
-        more = "; further ones are only counted" if level == WARNING and not self._told_us else ""
+        level = WARNING if self._is_news(peer.host, reason, keyed) else LEG
+        more = "; further ones are only counted" if level == WARNING and not (self._told_us or keyed) else ""
         self._program.log.say(level, f"refused a connection from {peer}: {reason}{more}")
 
-    def _is_news(self, host: str, reason: str) -> bool:
-        """Whether it is to be told."""
+    def _is_news(self, host: str, reason: str, keyed: bool) -> bool:
+        """Whether it is to be told; who comes with another key is, once for each address."""
         if not self._told_us:
-            return self.strangers == 1
+            news = self.strangers == 1 or (keyed and host not in self._keys_told and len(self._keys_told) < TOLD_MAX)
+            if keyed and news:
+                self._keys_told.add(host)
+            return news
         now = now_us()
         self._told = {about: told for about, told in self._told.items() if now - told < self._told_us}
         if (host, reason) in self._told or len(self._told) >= TOLD_MAX:
             return False
         self._told[host, reason] = now
         return True
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def _close_if_cancelled(task: "asyncio.Task[None]", sock: socket.socket) -> None:

@@ -14,6 +14,7 @@ from viamillipede.aio.clock import now_us
 from viamillipede.aio.command import Command
 from viamillipede.aio.command_ends import CommandSink, CommandSource
 from viamillipede.aio.doorway import Doorway
+from viamillipede.aio.handshake import open_keys
 from viamillipede.aio.listener import Listener
 from viamillipede.aio.log import ERROR, WARNING, Log
 from viamillipede.aio.meter import Meter
@@ -50,6 +51,7 @@ class Program:
         self._group: asyncio.TaskGroup
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending = False  # no new task: nobody would cancel it
+        self.keys = open_keys(config)
         self.service = service or Service.taken(os.environ)
         self._ping_us = self.began_us
         self._alarm: asyncio.TimerHandle | None = None

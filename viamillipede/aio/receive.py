@@ -12,6 +12,7 @@ from viamillipede.aio.command_ends import CommandSink
 from viamillipede.aio.rx import Receiver
 from viamillipede.aio.sink import Sink, open_sink
 from viamillipede.aio.sockets import check_congestion, raise_descriptor_limit
+from viamillipede.aio.systemd import Service
 from viamillipede.config import RxConfig
 from viamillipede.errors import Exit
 
@@ -33,8 +34,8 @@ def _sink(program: Receiver) -> Iterator[Sink]:
         of_command.release()
 
 
-async def _receive(config: RxConfig, doorway: socket.socket | None, label: str) -> None:
-    program = Receiver(config, doorway, label)
+async def _receive(config: RxConfig, doorway: socket.socket | None, label: str, service: Service | None) -> None:
+    program = Receiver(config, doorway, label, service)
     status = "incomplete"
     try:
         with _sink(program) as sink:
@@ -45,13 +46,16 @@ async def _receive(config: RxConfig, doorway: socket.socket | None, label: str) 
         program.close(lambda: report.closing_rx(program, status))
 
 
-def receive(config: RxConfig, doorway: socket.socket | None = None, label: str = "") -> int:
+def receive(
+    config: RxConfig, doorway: socket.socket | None = None, label: str = "", service: Service | None = None
+) -> int:
     """Run rx until its end; returns the exit status, or raises a Failure that carries one.
 
     `doorway`: where the connections come from, if somebody else listens; `label`: the name of the stream then.
+    `service`: sockets that listen already.
     """
     check_congestion(config.congestion)
     raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_receive(config, doorway, label))
+        runner.run(_receive(config, doorway, label, service))
     return Exit.COMPLETE

@@ -13,18 +13,21 @@ import os
 import socket
 
 from viamillipede.aio import report
+from viamillipede.aio.channel import Channel
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.dialler import Dialler
 from viamillipede.aio.doorway import Doorway
-from viamillipede.aio.handshake import OpeningRefused, call, hear_greeting, refuse
+from viamillipede.aio.handshake import call, enter, hear_greeting
 from viamillipede.aio.hasher import Hasher
 from viamillipede.aio.listener import Listener
 from viamillipede.aio.log import EVENT, WARNING
 from viamillipede.aio.observer import Observer
 from viamillipede.aio.program import Program
+from viamillipede.aio.refusals import OpeningRefused, refuse
 from viamillipede.aio.rx_leg import STEPS_MAX, RxConnection
 from viamillipede.aio.sink import READER_GONE, Sink
 from viamillipede.aio.snapshots import Rates, rx_snapshot
+from viamillipede.aio.systemd import Service
 from viamillipede.aio.waiting import RxWaits, is_stall, rx_waits_for
 from viamillipede.config import KIB, LINGER_US, MS_US, RANKS_MAX, S_US, Address, RxConfig
 from viamillipede.errors import (
@@ -39,7 +42,7 @@ from viamillipede.errors import (
 )
 from viamillipede.protocol.reassembly import Plan
 from viamillipede.protocol.rx_session import RxSession
-from viamillipede.protocol.wire import Answer, Greeting, Kind, Verdict, encode_reason
+from viamillipede.protocol.wire import Answer, Greeting, Kind, Opening, Verdict, encode_reason
 
 DRAIN_POLL_US_MIN, DRAIN_POLL_US_MAX = 1 * MS_US, 50 * MS_US
 GONE_GRACE_US = 1 * S_US  # for the end frame, when the reader left having read everything so far
@@ -58,8 +61,14 @@ REFUSALS = {
 class Receiver(Program):
     """The rx program."""
 
-    def __init__(self, config: RxConfig, doorway: socket.socket | None = None, label: str = "") -> None:
-        super().__init__("rx", config, label)
+    def __init__(
+        self,
+        config: RxConfig,
+        doorway: socket.socket | None = None,
+        label: str = "",
+        service: Service | None = None,
+    ) -> None:
+        super().__init__("rx", config, label, service)
         self.config = config
         if len(config.addresses) > RANKS_MAX:
             raise UsageError(f"{len(config.addresses)} paths are too many for an rx that dials, at most {RANKS_MAX}")
@@ -71,7 +80,7 @@ class Receiver(Program):
         self.sink: Sink
         self.session: RxSession
         self.connections: dict[int, RxConnection] = {}
-        self._keys = 0
+        self._numbers = 0  # of connections so far
         self._environ: dict[str, str] = {}  # for a command that is still to be started
         self._output_waiters: list[RxConnection] = []
         self._after_scheduled = False
@@ -94,7 +103,7 @@ class Receiver(Program):
     def use(self, sink: Sink) -> None:
         """The output is known: there can be a session."""
         self.sink = sink
-        self.session = RxSession(self.config, os.urandom(8), sink.can_direct, now_us())
+        self.session = RxSession(self.config, os.urandom(8), sink.can_direct and self.keys is None, now_us())
         self.presence = self.session.presence
         self.dialler = Dialler(self, self.session, self.config.bind, self._introduce)
 
@@ -108,36 +117,38 @@ class Receiver(Program):
     # ---- new legs -------------------------------------------------------------------------------
     async def _welcome(self, sock: socket.socket, peer: Address) -> None:
         """See Listener. A tx greets, and we answer."""
-        self.on_greeting(sock, peer, await hear_greeting(sock))
+        greeting, channel = await hear_greeting(sock, self.keys, peer.host)
+        self.on_greeting(channel, peer, greeting)
 
-    def on_greeting(self, sock: socket.socket, peer: Address, greeting: Greeting) -> None:
+    def on_greeting(self, channel: Channel, peer: Address, greeting: Greeting) -> None:
         """A tx has greeted, and we answer. OpeningRefused, OSError."""
         answer = self.session.on_greeting(greeting)
         if answer.verdict is not Verdict.ACCEPTED:
-            raise OpeningRefused(REFUSALS[answer.verdict], answer)
-        self._on_accepted(sock, peer, greeting, answer)
+            raise OpeningRefused(REFUSALS[answer.verdict], answer, channel)
+        self._on_accepted(channel, peer, greeting, answer)
 
     async def _introduce(self, sock: socket.socket, leg: int, rank: int) -> str:
         """See Dialler. We call a tx that listens, it greets, and we answer."""
         session = self.session
-        answer, greeting = await call(sock, session.call(leg, rank), session.answer_us())
+        channel = await enter(sock, self.keys, Opening.CALL, session.answer_us())
+        answer, greeting = await call(channel, session.call(leg, rank), session.answer_us())
         if greeting is None:
             return session.on_verdict(rank, answer.verdict)
         if greeting.leg != leg:
             raise FrameError("it greets for another leg than it was called for")
         answer = session.on_greeting(greeting)
         if answer.verdict is not Verdict.ACCEPTED:
-            await refuse(sock, answer)
+            await refuse(channel, answer)
             return session.on_greeting_refused(rank, answer.verdict)
-        self._on_accepted(sock, session.book.states[rank].address, greeting, answer, rank)
+        self._on_accepted(channel, session.book.states[rank].address, greeting, answer, rank)
         return ""
 
-    def _on_accepted(
-        self, sock: socket.socket, peer: Address, greeting: Greeting, answer: Answer, rank: int = 0
-    ) -> None:
+    def _on_accepted(self, channel: Channel, peer: Address, greeting: Greeting, answer: Answer, rank: int = 0) -> None:
         first = not self.presence.contacted
-        self._keys += 1
-        RxConnection(self, sock, self._keys, peer).up(greeting, answer, rank)
+        self._numbers += 1
+        RxConnection(self, channel, self._numbers, peer).up(greeting, answer, rank)
+        if self.keys is not None:
+            self.keys.on_leg(channel.secret)
         self._leaving_told |= self.leaving
         if first:
             self.contact_us = now_us()

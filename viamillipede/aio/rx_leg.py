@@ -1,9 +1,9 @@
 """One leg's connection at rx: its reading, what it is told. The session decides."""
 
 import random
-import socket
 from typing import TYPE_CHECKING
 
+from viamillipede.aio.channel import Channel
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.log import EVENT, LEG, OPERATION
 from viamillipede.aio.poller import READ, WRITE, Watch
@@ -25,9 +25,10 @@ PENDING_BYTES_MAX = 256 * KIB  # a tx that does not read what it is told is not 
 class RxConnection:
     """A leg's TCP connection, from the accepted greeting to its loss."""
 
-    def __init__(self, program: "Receiver", sock: socket.socket, key: int, peer: Address) -> None:
-        self._program, self.sock, self._key, self.peer = program, sock, key, peer
-        self._fd = sock.fileno()
+    def __init__(self, program: "Receiver", channel: Channel, key: int, peer: Address) -> None:
+        self._program, self.sock, self._key, self.peer = program, channel.sock, key, peer
+        self._channel, self._sealer, self._opener = channel, channel.sealer, channel.opener
+        self._fd = self.sock.fileno()
         self.open = False
         self._watch: Watch
         self._pending = bytearray()
@@ -42,7 +43,8 @@ class RxConnection:
         program, session = self._program, self._program.session
         try:
             prepare_rx(self.sock, self._program.config.congestion)
-            self.sock.send(answer.encode())  # it fits an empty socket; no await between the decision and the leg
+            # It fits an empty socket; there is no await between the decision and the leg.
+            self.sock.send(self._channel.sealed(answer.encode()))
         except OSError:
             session.on_answer_lost()
             raise
@@ -81,8 +83,12 @@ class RxConnection:
         """Say when there is something to read."""
         if self.open:
             self._program.poller.want(self._watch, READ)
+            if self._opener is not None and self._opener.pending():  # of that the socket knows nothing
+                self._program.loop.call_soon(self._on_readable)
 
     def _on_readable(self) -> None:
+        if not self.open:
+            return
         if self._program.leaving:
             self._throw_away()
         else:
@@ -96,11 +102,16 @@ class RxConnection:
             return False
         try:
             if isinstance(what, memoryview):
-                count: int | Blocked = self.sock.recv_into(what)
+                count: int | Blocked = (
+                    self.sock.recv_into(what) if self._opener is None else self._opener.read_into(self._receive, what)
+                )
             else:
                 count = program.sink.direct(self._fd, what)
         except BlockingIOError:
             count = Blocked.INPUT
+        except FrameError as error:
+            self.drop(str(error), closed_by_peer=False)
+            return False
         except OSError as error:
             self.drop(why(error), closed_by_peer=isinstance(error, ConnectionError))
             return False
@@ -122,6 +133,12 @@ class RxConnection:
             return False
         return True
 
+    def _receive(self, view: memoryview) -> int:
+        """Part of a record: that tx is alive is known before all of it is here."""
+        count = self.sock.recv_into(view)
+        self.leg.heard_us = now_us()
+        return count
+
     # ---- what tx is told ------------------------------------------------------------------------
     def tell(self, message: bytes) -> None:
         """Send a message as soon as the socket takes it."""
@@ -130,8 +147,9 @@ class RxConnection:
         if len(self._pending) > PENDING_BYTES_MAX:
             self.drop("it does not read what it is told", closed_by_peer=False)
             return
-        self._pending += message
-        if len(self._pending) == len(message):  # else the poller knows already
+        idle = not self._pending
+        self._pending += message if self._sealer is None else self._sealer.messages(message)
+        if idle:  # else the poller knows already
             self._flush()
 
     def _flush(self) -> None:

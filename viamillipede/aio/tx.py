@@ -17,18 +17,21 @@ from collections.abc import Iterator
 import uvloop
 
 from viamillipede.aio import report
+from viamillipede.aio.channel import Channel
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.command_ends import CommandSource
 from viamillipede.aio.dialler import Dialler
-from viamillipede.aio.handshake import OpeningRefused, greet, hear_call
+from viamillipede.aio.handshake import enter, greet, hear_call
 from viamillipede.aio.hasher import Hasher
 from viamillipede.aio.listener import Listener
 from viamillipede.aio.log import EVENT
 from viamillipede.aio.observer import Observer
 from viamillipede.aio.program import Program
+from viamillipede.aio.refusals import OpeningRefused
 from viamillipede.aio.snapshots import Rates, tx_snapshot
 from viamillipede.aio.sockets import DialError, check_congestion, dial, raise_descriptor_limit, rtt_us, unacked_bytes
 from viamillipede.aio.source import Source, open_source
+from viamillipede.aio.systemd import Service
 from viamillipede.aio.tx_leg import TxConnection
 from viamillipede.aio.waiting import TxWaits, is_stall, tx_waits_for
 from viamillipede.config import FAREWELL_US, HEARTBEAT_US, KIB, S_US, THREADS_MAX, WAITS_US, Address, TxConfig
@@ -45,7 +48,16 @@ from viamillipede.errors import (
 from viamillipede.protocol.chaos import Chaos
 from viamillipede.protocol.contact import UNKNOWN
 from viamillipede.protocol.tx_session import RETIRED, TxSession
-from viamillipede.protocol.wire import Answer, Kind, Verdict, encode_control, encode_reason, encode_waits
+from viamillipede.protocol.wire import (
+    Answer,
+    Kind,
+    Opening,
+    Verdict,
+    encode_control,
+    encode_reason,
+    encode_waits,
+    sealed_bytes,
+)
 from viamillipede.units import format_bytes
 
 RECEIVE_BYTES = 64 * KIB
@@ -65,14 +77,15 @@ BEAT, BYE, LEAVE = encode_control(Kind.BEAT), encode_control(Kind.BYE), encode_c
 class Transmitter(Program):
     """The tx program."""
 
-    def __init__(self, config: TxConfig) -> None:
-        super().__init__("tx", config)
+    def __init__(self, config: TxConfig, service: Service | None = None) -> None:
+        super().__init__("tx", config, service=service)
         self.config = config
         self.session = TxSession(config, os.urandom(16), now_us())
         self.presence = self.session.presence
         self.chaos = Chaos(config.chaos, config.chaos_kind, config.checksum)
         self.contact = asyncio.Event()
         self.receive_buffer = memoryview(bytearray(RECEIVE_BYTES))
+        self.buffers: list[memoryview] = []  # that no sealed frame is in
         self.connections: dict[int, TxConnection] = {}  # of every leg that was ever dialled
         self.source: Source
         self._input_waits = False  # for its next bytes
@@ -105,22 +118,37 @@ class Transmitter(Program):
             connection.drop("closed", closed_by_peer=False)
 
     # ---- new legs -------------------------------------------------------------------------------
-    async def _introduce(self, sock: socket.socket, leg: int, rank: int, before: bytes = b"") -> str:
+    async def _introduce(self, sock: socket.socket, leg: int, rank: int) -> str:
         """See Dialler."""
+        channel = await enter(sock, self.keys, Opening.GREETING, self.session.answer_us())
+        return await self._greet(channel, leg, rank)
+
+    async def _greet(self, channel: Channel, leg: int, rank: int, *before: bytes) -> str:
+        """Why there is no leg; "" if there is one."""
         if leg not in self.connections:
             self.connections[leg] = TxConnection(self, leg, self.session.book.states[rank].address)
-        return await self.connections[leg].introduce(sock, rank, before)
+        reason = await self.connections[leg].introduce(channel, rank, *before)
+        if not reason and self.keys is not None:
+            self.keys.on_leg(channel.secret)
+        return reason
+
+    def take_buffer(self, size: int) -> memoryview:
+        """Memory for what is sealed; to be put back into `buffers`, where it waits for the next frame."""
+        while self.buffers:
+            if len(buffer := self.buffers.pop()) >= size:
+                return buffer
+        return memoryview(bytearray(max(size, sealed_bytes(self.session.window.frame_bytes))))
 
     async def _welcome(self, sock: socket.socket, peer: Address) -> None:
         """See Listener. An rx calls, and we greet."""
         session = self.session
-        call = await hear_call(sock)
+        call, channel = await hear_call(sock, self.keys, peer.host)
         verdict = session.on_call(call, peer, now_us())
         if verdict is not Verdict.ACCEPTED:
-            raise OpeningRefused(_REFUSALS[verdict], Answer(verdict))
+            raise OpeningRefused(_REFUSALS[verdict], Answer(verdict), channel)
         try:
             accepted = Answer(Verdict.ACCEPTED, 0, call.receiver, self.config.window_bytes)
-            reason = await self._introduce(sock, call.leg, call.rank, accepted.encode())
+            reason = await self._greet(channel, call.leg, call.rank, accepted.encode())
         finally:
             session.on_call_over()
         if reason:
@@ -335,9 +363,10 @@ class Transmitter(Program):
                 continue
             with contextlib.suppress(DialError, FrameError, OSError):  # another address, or nobody: we end anyhow
                 with await dial(state.address, state.address.via or self.config.bind) as sock:
-                    answer = await greet(sock, self.session.greeting(FAREWELL_LEG))
+                    channel = await enter(sock, self.keys, Opening.GREETING)
+                    answer = await greet(channel, self.session.greeting(FAREWELL_LEG))
                     if answer.verdict is Verdict.ACCEPTED:
-                        await self.loop.sock_sendall(sock, message)
+                        await self.loop.sock_sendall(sock, channel.sealed_messages(message))
                         while await self.loop.sock_recv(sock, RECEIVE_BYTES):
                             pass
                         return
@@ -373,8 +402,8 @@ def _source(program: Transmitter) -> Iterator[Source]:
         of_command.close()
 
 
-async def _transmit(config: TxConfig) -> None:
-    program = Transmitter(config)
+async def _transmit(config: TxConfig, service: Service | None) -> None:
+    program = Transmitter(config, service)
     status = "incomplete"
     try:
         with _source(program) as program.source:
@@ -384,10 +413,13 @@ async def _transmit(config: TxConfig) -> None:
         program.close(lambda: report.closing_tx(program, status))
 
 
-def transmit(config: TxConfig) -> int:
-    """Run tx until its end; returns the exit status, or raises a Failure that carries one."""
+def transmit(config: TxConfig, service: Service | None = None) -> int:
+    """Run tx until its end; returns the exit status, or raises a Failure that carries one.
+
+    `service`: sockets that listen already, if it is to listen.
+    """
     check_congestion(config.congestion)
     raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_transmit(config))
+        runner.run(_transmit(config, service))
     return Exit.COMPLETE

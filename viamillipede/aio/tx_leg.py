@@ -4,6 +4,7 @@ import random
 import socket
 from typing import TYPE_CHECKING
 
+from viamillipede.aio.channel import Channel
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.handshake import greet
 from viamillipede.aio.log import EVENT, FRAME, LEG, OPERATION, RESENT
@@ -13,10 +14,11 @@ from viamillipede.config import Address
 from viamillipede.errors import FrameError
 from viamillipede.protocol.send_window import Frame
 from viamillipede.protocol.tx_session import RETIRED
-from viamillipede.protocol.wire import Verdict
+from viamillipede.protocol.wire import Verdict, sealed_bytes
 
 if TYPE_CHECKING:
     from viamillipede.aio.tx import Transmitter
+    from viamillipede.protocol.sealing import Opener, Sealer
 
 
 class TxConnection:
@@ -34,30 +36,33 @@ class TxConnection:
         self._frame_bytes = 0  # the size that the socket's limit suits
         self._watch: Watch
         self._stalled = False  # chaos: like a black hole
+        self._sealer: Sealer | None = None
+        self._opener: Opener | None = None
+        self._sealed: memoryview | None = None  # of the program's pool, what the current frame is sealed into
 
     def __repr__(self) -> str:
         return f"leg {self.leg} to {self.address}"
 
     # ---- from the greeting to the answer --------------------------------------------------------
-    async def introduce(self, sock: socket.socket, rank: int, before: bytes = b"") -> str:
+    async def introduce(self, channel: Channel, rank: int, *before: bytes) -> str:
         """Greet on a new connection, after `before`; the leg is up then, in the place of one that was doubted.
 
         Returns "", or why it is not up. FrameError, OSError, TimeoutError; SessionRefused or PeerLost if that is final.
         """
         session = self._program.session
-        prepare_tx(sock, self._program.config.congestion)
-        answer = await greet(sock, before + session.greeting(self.leg), session.answer_us())
+        prepare_tx(channel.sock, self._program.config.congestion)
+        answer = await greet(channel, *before, session.greeting(self.leg), lasts_us=session.answer_us())
         if answer.verdict is Verdict.ACCEPTED:  # rx has given up the one before
             self.drop("replaced by a fresh connection", closed_by_peer=False)
         reason = session.on_answer(self.leg, rank, answer, now_us())
         if not reason:
             self.address = session.book.states[rank].address
-            self._up(sock)
+            self._up(channel)
         return reason
 
-    def _up(self, sock: socket.socket) -> None:
-        program = self._program
-        self.sock = sock
+    def _up(self, channel: Channel) -> None:
+        program, sock = self._program, channel.sock
+        self.sock, self._sealer, self._opener = sock, channel.sealer, channel.opener
         self._buffers, self._informed, self._busy, self._stalled, self._frame_bytes = [], False, False, False, 0
         self._watch = program.poller.watch(sock.fileno(), self._on_readable, self._on_writable)
         program.poller.want(self._watch, READ)
@@ -72,6 +77,8 @@ class TxConnection:
         if closed_by_peer and self.silent():
             self._program.on_heard()
         self._program.poller.forget(self._watch)
+        self._buffers = []
+        self._give_back()
         if reset:
             close_with_reset(sock)
         else:
@@ -99,13 +106,25 @@ class TxConnection:
             self._frame_bytes = frame_bytes
             limit_unsent(self.sock, frame_bytes)
         self._busy, self._frame = True, frame
-        self._buffers += [memoryview(frame.header), payload] if payload else [memoryview(frame.header)]
+        if self._sealer is not None:
+            self._sealed = self._program.take_buffer(sealed_bytes(frame.length))
+            self._buffers.append(self._sealer.message(frame.header, payload, self._sealed))
+        else:
+            self._buffers += [memoryview(frame.header), payload] if payload else [memoryview(frame.header)]
         self._flush()
+
+    def _give_back(self) -> None:
+        """The frame was sent, or is lost: what it was sealed into is free."""
+        sealed, self._sealed = self._sealed, None
+        if sealed is not None:
+            self._program.buffers.append(sealed)
 
     def rebase(self) -> None:
         """The window has moved in memory: hold on to the new place, or a slow leg keeps all of the old one."""
         frame = self._frame
-        if not self._busy or frame is None or not self._buffers or self._buffers[-1].readonly:
+        if self._sealer is not None or not self._busy or frame is None or not self._buffers:
+            return
+        if self._buffers[-1].readonly:
             return  # nothing of a payload is left to send
         left = len(self._buffers[-1])
         if left <= frame.length:
@@ -113,7 +132,7 @@ class TxConnection:
 
     def say(self, message: bytes) -> None:
         """A message, behind the current frame if there is one."""
-        self._buffers.append(memoryview(message))
+        self._buffers.append(memoryview(message if self._sealer is None else self._sealer.messages(message)))
         if len(self._buffers) == 1:
             self._flush()
 
@@ -150,6 +169,7 @@ class TxConnection:
             self._program.poller.want(self._watch, WRITE)
         elif self._busy:
             self._busy = False
+            self._give_back()
             session = self._program.session
             if session.legs[self.leg].hoards():  # as far as is known
                 session.on_sample(self.leg, unacked_bytes(sock), now_us())
@@ -167,8 +187,11 @@ class TxConnection:
         buffer = program.receive_buffer
         program.poller.want(self._watch, READ)
         try:
-            count = sock.recv_into(buffer)
+            count = sock.recv_into(buffer) if self._opener is None else self._opener.read_all(sock.recv_into, buffer)
         except BlockingIOError:
+            return
+        except FrameError as error:
+            self.drop(str(error), closed_by_peer=False)
             return
         except OSError as error:
             self.drop(why(error), closed_by_peer=isinstance(error, ConnectionError))

@@ -13,6 +13,9 @@ from viamillipede.protocol.dialling import Dialling, Leg
 from viamillipede.protocol.presence import Presence
 from viamillipede.protocol.wire import VERSION, Verdict
 
+FINAL = (  # refusals that no further attempt will change
+    Verdict.VERSION, Verdict.CHECKPHRASE, Verdict.ROLE, Verdict.NAME, Verdict.KEYLESS, Verdict.KEYED, Verdict.KEY,
+)  # fmt: skip
 UNKNOWN = Address("not-used-yet", 0)  # of a path on which nobody has come
 
 
@@ -25,6 +28,7 @@ class Contact:
     def __init__(self, config: Config, wait_us: int | None, numbered: Mapping[int, Leg], now_us: int) -> None:
         self.presence = Presence(wait_us, config.regroup_us, config.outage_us, now_us)
         self.dials = bool(config.addresses)
+        self._sealed = config.key is not None or config.phrase is not None
         self._numbered = numbered
         self._refused: dict[int, str] = {}  # rank -> why it refused for good
         self.book: AddressBook
@@ -34,7 +38,7 @@ class Contact:
         """These are the ways to the other side, and how many legs are wanted on each; see Dialling."""
         assert not self._numbered, "a leg would lose its address"
         self.book = AddressBook(tuple(addresses))
-        self.dialling = Dialling(self.book, targets, moving)
+        self.dialling = Dialling(self.book, targets, moving, scouts=self._sealed)
 
     def next_dial(self, now_us: int) -> tuple[int, int] | None:
         """(leg, rank) of a connection to set up now; `dialling.on_over` says that this has ended. None: not now."""
@@ -76,9 +80,13 @@ class Contact:
             Verdict.CHECKPHRASE: f"the {self.other} has another checkphrase",
             Verdict.ROLE: f"a {self.role} listens there, as we are one; it takes a {self.other}",
             Verdict.NAME: f"the {self.other} does not take streams of the name {self.name!r}",
+            Verdict.KEYLESS: f"the {self.other} has no key, and we have one; say 'key FILE' there too",
+            Verdict.KEYED: f"the {self.other} has a key, and we have none; say 'key FILE', with the same one",
+            Verdict.KEY: f"the {self.other} has another key, or phrase",
+            Verdict.LATER: f"too many have come to the {self.other} from here with another key",
             Verdict.BUSY: f"the {self.other} is busy with another stream",
         }.get(verdict, f"the {self.other} found our {self.opening} malformed")
-        if verdict in (Verdict.VERSION, Verdict.CHECKPHRASE, Verdict.ROLE, Verdict.NAME):
+        if verdict in FINAL:
             return self.on_refused_for_good(rank, reason)
         self.book.states[rank].refusal = reason
         return reason

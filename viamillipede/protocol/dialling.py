@@ -4,8 +4,9 @@ Leg i is at home at address i modulo the number of addresses. The first leg of a
 scout. An address is *alive* while a leg to it is up that nobody doubts. To one that is not, the scout
 alone is dialled, beside the leg that may still come back; to one that is, all that are missing, but at
 most SETUPS_MAX connections are being set up at a time. Before the first contact every address gets
-one round of DIAL_FIRST legs. With a fixed number of legs, those whose home is dead dial the most
-preferred address that is alive; they go home when it is back.
+one round of DIAL_FIRST legs; with a key its scout alone, since the others prove that they belong to a
+leg that is up. With a fixed number of legs, those whose home is dead dial the most preferred address
+that is alive; they go home when it is back.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,10 +24,13 @@ class Leg(Protocol):
 
 
 class Dialling:
-    """`targets`: how many legs are wanted at each address. `moving`: legs whose home is dead go elsewhere."""
+    """`targets`: how many legs are wanted at each address. `moving`: legs whose home is dead go elsewhere.
 
-    def __init__(self, book: AddressBook, targets: Sequence[int], moving: bool) -> None:
-        self.book, self.targets, self.moving = book, list(targets), moving
+    scouts: before the first contact every address gets its scout alone.
+    """
+
+    def __init__(self, book: AddressBook, targets: Sequence[int], moving: bool, scouts: bool = False) -> None:
+        self.book, self.targets, self.moving, self._scouts = book, list(targets), moving, scouts
         self.under_way: dict[int, int] = {}  # leg -> rank
 
     def home(self, leg: int) -> int:
@@ -54,7 +58,7 @@ class Dialling:
             if alive[rank]:
                 limit = SETUPS_MAX
             else:
-                limit = 1 if contacted or state.failures else DIAL_FIRST
+                limit = 1 if contacted or state.failures or self._scouts else DIAL_FIRST
             if under_way >= limit:
                 continue
             leg = self._missing(rank, legs, scout_only=limit == 1)

@@ -36,6 +36,7 @@ from viamillipede.config import (
     ACK_RANGES_MAX,
     DIGEST_BYTES_MAX,
     FRAME_BYTES_MAX,
+    KIB,
     LEGS_MAX,
     NAME,
     NAME_BYTES_MAX,
@@ -45,7 +46,7 @@ from viamillipede.config import (
 )
 from viamillipede.errors import FrameError
 
-VERSION = 2
+VERSION = 3
 MAGIC = b"vmlp"
 HEADER_MAGIC = b"vm"
 FEATURE_CHECKSUM = 1  # data frames carry the hash of their payload, rx verifies it before delivery
@@ -62,6 +63,8 @@ _RANGE = struct.Struct("!QQ")
 _TARGET = struct.Struct("!H")
 _WAITS = struct.Struct("!QQQQQQ")
 
+TAG_BYTES = 16  # behind each record of a sealed leg (sealing.py)
+RECORD_BYTES = 128 * KIB  # of a payload in one record: so much is held back until its tag is here, for each leg
 PREFIX_BYTES = 5  # magic and version stand in the same place in every version
 GREETING_BYTES = _GREETING.size + _HASH.size
 ANSWER_BYTES = _ANSWER.size + _HASH.size
@@ -78,6 +81,7 @@ class Opening(IntEnum):
 
     GREETING = 0  # from tx
     CALL = 1  # from rx
+    HELLO = 2  # from whoever dials and has a key; what follows is sealed (hello.py)
 
 
 OPENING_BYTES = {Opening.GREETING: GREETING_BYTES, Opening.CALL: CALL_BYTES}
@@ -117,6 +121,10 @@ class Verdict(IntEnum):
     MALFORMED = 5  # a greeting or a call whose values cannot be
     ROLE = 6  # a call to an rx, or a greeting to a tx: both have the same role
     NAME = 7  # rx does not take streams of this name
+    KEYLESS = 8  # a hello to somebody who has no key
+    KEYED = 9  # a greeting or a call in clear to somebody who has a key
+    KEY = 10  # a hello with another key
+    LATER = 11  # too many have come from there with another key
 
 
 class Waiting(IntEnum):
@@ -232,6 +240,16 @@ def encode_header(kind: Kind, length: int, seq: int, offset: int, payload_hash: 
     """HEADER_BYTES bytes."""
     fields = _HEADER.pack(HEADER_MAGIC, kind, 0, length, seq, offset, payload_hash)
     return fields + _HASH.pack(xxhash.xxh3_64_intdigest(fields))
+
+
+def payload_bytes(header: bytes | bytearray | memoryview) -> int:
+    """How much payload a header announces; to be believed once the header was checked."""
+    return int.from_bytes(header[4:8], "big")
+
+
+def sealed_bytes(length: int) -> int:
+    """How long a message with `length` bytes of payload is on a sealed leg."""
+    return HEADER_BYTES + TAG_BYTES + length + TAG_BYTES * -(-length // RECORD_BYTES)
 
 
 def encode_control(kind: Kind, seq: int = 0, offset: int = 0, payload: bytes = b"") -> bytes:

@@ -1,0 +1,1 @@
+"""Both ends through a real sshd on loopback."""

@@ -1,0 +1,233 @@
+"""Keys and phrases: how they are made, written and read.
+
+A key is KEY_BYTES of chance. Its text is one line, KEY_PREFIX and 48 characters of base64url (RFC 4648): the key,
+and behind it the first CHECKSUM_BYTES of SHA-256 over KEY_PREFIX and the key, so that a typo or a line that was cut
+is noticed. In a key file, lines that are empty or begin with # may stand around it.
+
+A phrase is what people type: the first line of a file, or the answer to a question. It is normalised (NFKC), since
+keyboards differ in how they compose a letter, and is UTF-8 from then on.
+
+What is read here is secret: no message repeats any of it.
+"""
+
+import os
+import re
+import shlex
+import stat
+import sys
+from collections.abc import Callable
+
+from viamillipede.config import KEY_BYTES, KEY_PREFIX, PHRASE_CHARACTERS_MIN, SECRET_FILE_BYTES_MAX, Secret
+from viamillipede.errors import LocalIOError, UsageError
+from viamillipede.standard_streams import PROGRAM, complain, print_all
+
+__all__ = [  # the first three are of `config`, on which the protocol may rest
+    "KEY_BYTES", "KEY_PREFIX", "Secret",
+    "ask_phrase", "fresh_key", "parse_key", "print_key", "read_key_file", "read_phrase_file", "spell_key",
+]  # fmt: skip
+
+CHECKSUM_BYTES = 4  # with the key 36 bytes, which base64 writes without padding
+MAKE_ONE = "'viamillipede key > FILE' makes one"
+_STDOUT = 1
+_KEY = re.compile(re.escape(KEY_PREFIX) + "[A-Za-z0-9_-]{48}")
+_ANY_KEY = re.compile("viamillipede-key-[0-9]+:")
+_DESCRIPTOR = re.compile("/(?:dev|proc/self)/fd/([0-9]{1,9})")
+_STANDARD_INPUT = "/dev/stdin"
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_SHARED = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
+_TERMINAL = "/dev/tty"
+
+
+# Keys. ------------------------------------------------------------------------------------------------------
+def fresh_key() -> Secret:
+    """A key of the system's best chance."""
+    import secrets
+
+    return Secret(secrets.token_bytes(KEY_BYTES))
+
+
+def spell_key(key: Secret) -> str:
+    """The key's text, without a line end."""
+    import base64
+
+    return KEY_PREFIX + base64.urlsafe_b64encode(key.data + _checksum(key.data)).decode()
+
+
+def parse_key(text: str) -> Secret:
+    """The key with this text, which may have blanks around it. Raises UsageError."""
+    import base64
+
+    text = text.strip()
+    if not _KEY.fullmatch(text):
+        if text.startswith(KEY_PREFIX):
+            raise UsageError(f"a key has 48 letters, digits, - and _ behind {KEY_PREFIX!r}; was this one cut?")
+        if _ANY_KEY.match(text):
+            raise UsageError(f"this key is for another version of viamillipede; {MAKE_ONE}")
+        raise UsageError(f"this is no key; one begins with {KEY_PREFIX!r}, and {MAKE_ONE}")
+    data = base64.urlsafe_b64decode(text.removeprefix(KEY_PREFIX))
+    key, checksum = data[:KEY_BYTES], data[KEY_BYTES:]
+    if checksum != _checksum(key):
+        raise UsageError("this key has a typing error: its checksum does not fit; copy it again")
+    return Secret(key)
+
+
+def _checksum(key: bytes) -> bytes:
+    import hashlib
+
+    return hashlib.sha256(KEY_PREFIX.encode() + key).digest()[:CHECKSUM_BYTES]
+
+
+def read_key_file(path: str) -> Secret:
+    """The only key in the file. Raises UsageError, which begins with the path, for a file that is unfit or shared."""
+    missing = f"{path}: no such file; {MAKE_ONE}"
+    found = _lines_with_keys(_read(path, missing, lambda data: bool(_lines_with_keys(data))))
+    try:
+        if len(found) != 1:
+            raise UsageError(f"there is {'more than one' if found else 'no'} key in it; {MAKE_ONE}")
+        return parse_key(found[0].decode("utf-8", "replace"))
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _lines_with_keys(data: bytes) -> list[bytes]:
+    """The lines that say something."""
+    lines = data.removeprefix(b"\xef\xbb\xbf").splitlines()
+    return [line for line in lines if line.strip() and not line.lstrip().startswith(b"#")]
+
+
+def print_key() -> int:
+    """A fresh key on standard output, for its owner only where that is a file. Raises LocalIOError."""
+    if sys.stdout is None:
+        raise LocalIOError("standard output is closed; send the key to a file: viamillipede key > FILE")
+    _close_to_others(_STDOUT)
+    status = print_all(f"# A key of viamillipede: whoever has it can be either side.\n{spell_key(fresh_key())}\n")
+    if os.isatty(_STDOUT):
+        complain(PROGRAM, "this is a secret, and stands on the screen; 'viamillipede key > FILE' keeps it in a file")
+    return status
+
+
+def _close_to_others(fd: int) -> None:
+    """Take from group and others what they may do with a regular file. Raises LocalIOError."""
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode) or not found.st_mode & _OTHERS:
+        return
+    why = "its file system keeps no permissions"
+    try:
+        os.fchmod(fd, 0o600)
+        if not os.fstat(fd).st_mode & _OTHERS:
+            return
+    except OSError as error:
+        why = str(error.strerror)
+    raise LocalIOError(f"others can read the file of standard output, and chmod 600 fails: {why}; no key was written")
+
+
+# Phrases. ---------------------------------------------------------------------------------------------------
+def read_phrase_file(path: str) -> Secret:
+    """The phrase in the first line of the file. Raises UsageError, which begins with the path if the file exists."""
+    # Without the name, which may be a phrase.
+    missing = "no such file; a phrase itself is not said here, where others could see it, but: phrase FILE, phrase ask"
+    line = _read(path, missing, lambda data: True).removeprefix(b"\xef\xbb\xbf").partition(b"\n")[0]
+    try:
+        return _phrase(line.removesuffix(b"\r").decode())
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: this is not UTF-8; save the file in that encoding") from None
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def ask_phrase() -> Secret:
+    """The phrase that is typed at the terminal, unseen. Raises UsageError, and KeyboardInterrupt for Ctrl-C."""
+    import getpass
+    import warnings
+
+    absent = "there is no terminal to ask at; write the phrase into a file and say phrase FILE"
+    try:
+        os.close(os.open(_TERMINAL, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))  # or getpass would take standard input
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", getpass.GetPassWarning)  # it would be seen on the screen
+            return _phrase(getpass.getpass("viamillipede: the phrase: "))
+    except (OSError, getpass.GetPassWarning):
+        raise UsageError(absent) from None
+    except EOFError:
+        raise UsageError("no phrase was typed") from None
+
+
+def _phrase(text: str) -> Secret:
+    """The phrase as both sides have it. Raises UsageError."""
+    import unicodedata
+
+    normal = unicodedata.normalize("NFKC", text)
+    if len(normal) < PHRASE_CHARACTERS_MIN:
+        raise UsageError(f"a phrase has at least {PHRASE_CHARACTERS_MIN} characters; take a longer one")
+    try:
+        return Secret(normal.encode())
+    except UnicodeEncodeError:
+        raise UsageError("the phrase is not UTF-8; use a terminal in that encoding, or a file") from None
+
+
+# Files. -----------------------------------------------------------------------------------------------------
+def _read(path: str, missing: str, is_enough: Callable[[bytes], bool]) -> bytes:
+    """The contents of a file that is ours alone; of a pipe, its lines until they are enough, for it may stay open.
+
+    Raises UsageError: `missing` where there is nothing of this name.
+    """
+    try:
+        fd, given = _open(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(missing) from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        kind = os.fstat(fd).st_mode
+        is_pipe = stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)
+        if not (is_pipe and given):  # who could read the name of a pipe could take the key out of it
+            _check_owner(path, os.fstat(fd))
+        data = _until(fd, is_enough) if is_pipe else _whole(fd)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    finally:
+        os.close(fd)
+    if len(data) > SECRET_FILE_BYTES_MAX:
+        raise UsageError(f"{path}: more than {SECRET_FILE_BYTES_MAX} bytes are in it; this is something else")
+    return data
+
+
+def _open(path: str) -> tuple[int, bool]:
+    """A descriptor to read from, and whether the caller opened it for us. Raises OSError, UsageError."""
+    if path == "-":
+        raise UsageError("'-' is no file; say /dev/stdin, or ./- for a file of this name")
+    descriptor = _DESCRIPTOR.fullmatch("/dev/fd/0" if path == _STANDARD_INPUT else path)
+    if descriptor:
+        return os.dup(int(descriptor[1])), True  # a socket could not be opened by this name
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY), False
+
+
+def _check_owner(path: str, found: os.stat_result) -> None:
+    """Raises UsageError for what is no file, or not for us alone."""
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISFIFO(found.st_mode):
+        what = "a directory" if stat.S_ISDIR(found.st_mode) else "neither a regular file nor a pipe"
+        raise UsageError(f"{path}: this is {what}")
+    if found.st_uid not in (os.geteuid(), 0):
+        raise UsageError(f"{path}: this file is another user's, who could change it; copy it to one of your own")
+    if found.st_mode & _SHARED:
+        raise UsageError(f"{path}: others can read or write this file; say: chmod 600 {shlex.quote(path)}")
+
+
+def _whole(fd: int) -> bytes:
+    """All of it, or one byte more than it may have. Raises OSError."""
+    data = b""
+    while len(data) <= SECRET_FILE_BYTES_MAX and (
+        more := os.pread(fd, SECRET_FILE_BYTES_MAX + 1 - len(data), len(data))
+    ):
+        data += more
+    return data
+
+
+def _until(fd: int, is_enough: Callable[[bytes], bool]) -> bytes:
+    """Whole lines, and nothing of what follows them, which may be for somebody else. Raises OSError."""
+    data = b""
+    while len(data) <= SECRET_FILE_BYTES_MAX and (more := os.read(fd, 64)):
+        data += more
+        if more == b"\n" and is_enough(data):
+            break
+    return data
