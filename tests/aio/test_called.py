@@ -24,7 +24,7 @@ from tests.aio.drive import (
     turns,
     until,
 )
-from viamillipede.aio import tx as module
+from viamillipede.aio import last_word as module
 from viamillipede.config import KIB, MIB, MS_US
 from viamillipede.errors import Interrupted, RemoteFailed
 from viamillipede.protocol.wire import (
@@ -175,7 +175,7 @@ async def test_a_signal_is_told_on_a_leg_that_rx_reads(pipe: Pipe) -> None:
             await until(lambda: len(program.session.legs) == 2)
             if stuck:
                 os.kill(os.getpid(), signal.SIGINT)
-                await until(lambda: program._last_word)
+                await until(lambda: program.last_word.message)
                 program.connections[leg]._buffers = [memoryview(b"what stands before")]
             other.sock.close()  # neither is a sign that rx has heard it
             await until(lambda: len(program.session.legs) == 1)

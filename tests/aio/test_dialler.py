@@ -11,7 +11,7 @@ import pytest
 
 from tests.aio.drive import HOST, nonblocking_server, turns, until
 from viamillipede.aio.dialler import Dialler
-from viamillipede.aio.handshake import AnotherVersion, ClosedEarly
+from viamillipede.aio.channel import AnotherVersion, ClosedEarly, KnockRefused
 from viamillipede.aio.log import Log
 from viamillipede.config import MS_US, Address, RxConfig
 from viamillipede.errors import FrameError, SessionRefused

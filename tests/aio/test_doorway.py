@@ -12,16 +12,17 @@ import pytest
 
 from tests.aio.drive import SESSION, turns, until
 from tests.aio.test_command import Heard
+from viamillipede.aio.channel import Channel
 from viamillipede.aio.doorway import DONE, MESSAGE_BYTES_MAX, MESSAGES_PER_TURN, Doorway, hand_over, pair, read_news
-from viamillipede.aio.handshake import OpeningRefused
 from viamillipede.aio.program import Program
+from viamillipede.aio.refusals import OpeningRefused
 from viamillipede.config import MIB, NAME_BYTES_MAX, Address
 from viamillipede.errors import PeerLost
 from viamillipede.protocol.wire import ANSWER_BYTES, Answer, Greeting, Verdict, decode_answer_untrusted
 from viamillipede.views.snapshot import Leg, Snapshot, Waits
 
 GREETING = Greeting(SESSION, 3, bytes(8), b"abcd", 1, 64 * MIB, MIB, "n" * NAME_BYTES_MAX)
-Taken = tuple[socket.socket, Address, Greeting]
+Taken = tuple[Channel, Address, Greeting]
 
 
 class Surroundings:
@@ -60,8 +61,8 @@ class Open:
         self.doorway.stop()
         self.doorway.stop()
         self.outside.close()
-        for sock, *_ in self.taken:
-            sock.close()
+        for channel, *_ in self.taken:
+            channel.sock.close()
 
 
 @pytest.fixture
@@ -88,10 +89,11 @@ def snapshot() -> Snapshot:
 async def test_a_connection_comes_with_its_greeting_and_its_address(host: str, two: Any) -> None:
     ours, theirs = two
     opened = Open()
-    hand_over(opened.outside, theirs, Address(host, 4711), GREETING)
+    hand_over(opened.outside, Channel(theirs), Address(host, 4711), GREETING)
     theirs.close()
     await until(lambda: opened.taken)
-    (sock, address, greeting) = opened.taken[0]
+    (channel, address, greeting) = opened.taken[0]
+    sock = channel.sock
     assert (address, greeting) == (Address(host, 4711), GREETING)
     assert sock.gettimeout() == 0
     ours.sendall(b"still the same one")
@@ -104,7 +106,7 @@ async def test_many_come_at_once() -> None:
     opened, count = Open(), 2 * MESSAGES_PER_TURN + 1
     with socket.socket() as sock:
         for port in range(count):
-            hand_over(opened.outside, sock, Address("h", port), GREETING)
+            hand_over(opened.outside, Channel(sock), Address("h", port), GREETING)
     await until(lambda: len(opened.taken) == count)
     assert [address.port for _, address, _ in opened.taken] == list(range(count))
     opened.close()
@@ -115,7 +117,7 @@ async def test_more_than_it_takes_are_an_error_and_no_wait() -> None:
     opened.doorway._program.loop.remove_reader(opened.doorway._doorway.fileno())
     with socket.socket() as sock, pytest.raises(BlockingIOError):
         for port in range(10_000):
-            hand_over(opened.outside, sock, Address("h", port), GREETING)
+            hand_over(opened.outside, Channel(sock), Address("h", port), GREETING)
     opened.close()
 
 
@@ -125,7 +127,7 @@ async def test_who_is_refused_hears_why(two: Any) -> None:
 
     ours, theirs = two
     opened = Open(refuse)
-    hand_over(opened.outside, theirs, Address("h", 1), GREETING)
+    hand_over(opened.outside, Channel(theirs), Address("h", 1), GREETING)
     theirs.close()
     ours.setblocking(False)
     answer = await asyncio.get_running_loop().sock_recv(ours, ANSWER_BYTES)
@@ -142,7 +144,7 @@ async def test_a_connection_that_breaks_is_no_failure_of_the_stream(two: Any) ->
 
     ours, theirs = two
     opened = Open(fail)
-    hand_over(opened.outside, theirs, Address("h", 1), GREETING)
+    hand_over(opened.outside, Channel(theirs), Address("h", 1), GREETING)
     theirs.close()
     ours.setblocking(False)
     assert await asyncio.get_running_loop().sock_recv(ours, 1) == b"", "it was closed"
@@ -182,7 +184,7 @@ async def test_nothing_can_be_handed_over_to_who_has_ended() -> None:
     opened = Open()
     opened.doorway.stop()
     with socket.socket() as sock, pytest.raises(BrokenPipeError):
-        hand_over(opened.outside, sock, Address("h", 1), GREETING)
+        hand_over(opened.outside, Channel(sock), Address("h", 1), GREETING)
     opened.close()
 
 

@@ -40,6 +40,7 @@ class Stage:
         self.loop = asyncio.get_running_loop()
         self.log = Log("rx", 3)
         self.service = Service.taken({})
+        self.keys: Any = None
         self.outcome: asyncio.Future[None] = self.loop.create_future()
         self.tasks: set[asyncio.Task[None]] = set()
         self.legs: list[tuple[socket.socket, Address]] = []

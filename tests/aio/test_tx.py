@@ -23,7 +23,7 @@ from tests.aio.drive import (
     turns,
     until,
 )
-from viamillipede.aio.tx import FAREWELL_LEG
+from viamillipede.aio.last_word import FAREWELL_LEG
 from viamillipede.config import KIB, MIB, MS_US, S_US, Address, TxConfig
 from viamillipede.errors import (
     Interrupted,

@@ -160,14 +160,17 @@ def test_an_address_with_a_port_of_its_own(ends: Ends) -> None:
         near.ends(0)
 
 
-def test_ports_that_do_not_answer(host: Host, ends: Ends) -> None:
-    """The far end is there, and what leads to it is not: here, since ssh says that the host has another address."""
-    ssh = host.script("elsewhere", f'case " $* " in *" -G "*) echo hostname 127.0.0.3;; *) exec {host.ssh} "$@";; esac')
-    closed = host.script("closed", f'exec {host.program} "$@"')
-    near = ends.near("to", "wait", "1s", "tunnel", *host.busy(), ssh=ssh, program=closed)
-    near.end_input()
-    near.ends(0)
-    near = ends.near("from", "wait", "1s", "bind", "192.0.2.1", "--", "cat", ssh=ssh)
+def test_the_address_is_what_ssh_says(host: Host, ends: Ends) -> None:
+    script = f'case " $* " in *" -G "*) echo hostname 127.0.0.3;; *) exec {host.ssh} "$@";; esac'
+    near = ends.near("from", "verbose", 3, "--", "echo", "hello", ssh=host.script("elsewhere", script))
+    assert read_all(near.output) == b"hello\n"
+    assert re.search(r"leg 0 to 127\.0\.0\.3:\d+: up", near.ends(0))
+
+
+@pytest.mark.parametrize("verb", ["to", "from"])
+def test_a_port_that_cannot_be_reached(host: Host, ends: Ends, verb: str) -> None:
+    """The far end is there, and no way leads to it: here, from an address that this host has not."""
+    near = ends.near(verb, "wait", "1s", "bind", "192.0.2.1", *host.busy())
     said = near.ends(3)
     assert re.search(r"is there, but not its port \d+ from here.* 'tunnel' .* 'also ADDRESS'", said)
 

@@ -21,20 +21,21 @@ from viamillipede.aio.channel import Channel
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.command_ends import CommandSource
 from viamillipede.aio.dialler import Dialler
-from viamillipede.aio.handshake import enter, greet, hear_call
+from viamillipede.aio.handshake import enter, hear_call
 from viamillipede.aio.hasher import Hasher
+from viamillipede.aio.last_word import LastWord
 from viamillipede.aio.listener import Listener
 from viamillipede.aio.log import EVENT
 from viamillipede.aio.observer import Observer
 from viamillipede.aio.program import Program
 from viamillipede.aio.refusals import OpeningRefused
 from viamillipede.aio.snapshots import Rates, tx_snapshot
-from viamillipede.aio.sockets import DialError, check_congestion, dial, raise_descriptor_limit, rtt_us, unacked_bytes
+from viamillipede.aio.sockets import check_congestion, raise_descriptor_limit, rtt_us, unacked_bytes
 from viamillipede.aio.source import Source, open_source
 from viamillipede.aio.systemd import Service
 from viamillipede.aio.tx_leg import TxConnection
 from viamillipede.aio.waiting import TxWaits, is_stall, tx_waits_for
-from viamillipede.config import FAREWELL_US, HEARTBEAT_US, KIB, S_US, THREADS_MAX, WAITS_US, Address, TxConfig
+from viamillipede.config import KIB, WAITS_US, Address, TxConfig
 from viamillipede.errors import (
     Exit,
     Failure,
@@ -63,7 +64,6 @@ from viamillipede.units import format_bytes
 RECEIVE_BYTES = 64 * KIB
 SAMPLE_EVERY_TICKS = 3  # when nobody tunes by it
 SIGNAL_STATUS = 128  # and the number of the signal is the exit status after one
-FAREWELL_LEG = THREADS_MAX  # the number of the leg that only carries the news that tx gives up
 
 _REFUSALS = {
     Verdict.CHECKPHRASE: "it has another checkphrase",
@@ -102,8 +102,7 @@ class Transmitter(Program):
         self.dialler = Dialler(self, self.session, config.bind, self._introduce)
         if not config.addresses:
             self.listener = Listener(self, config.bind, config.port, self._welcome)
-        self._last_word = b""  # listening: for every leg that still comes
-        self._heard = asyncio.Event()  # rx has closed a leg on which it was said
+        self.last_word = LastWord(self)
 
     def start(self) -> None:
         """See Program."""
@@ -215,18 +214,13 @@ class Transmitter(Program):
     def on_leg_up(self, connection: TxConnection) -> None:
         """A leg was accepted."""
         if self.listener is not None:
-            connection.say(self._last_word or self.session.wishes.message(self.session.dialling))
+            connection.say(self.last_word.message or self.session.wishes.message(self.session.dialling))
         if not self.contact.is_set():
             self.contact.set()
             self.contact_us = now_us()
             self.hasher = Hasher(self.session.digest.own, self._on_hashed)
             self.start_command(self.environment(self.session.session, str(connection.address), self.config.name))
             self.log.say(EVENT, f"first contact after {report.since(self.began_us)}")
-
-    def on_heard(self) -> None:
-        """rx has closed a leg on which all was said."""
-        if self._last_word:
-            self._heard.set()
 
     def on_message(self, connection: TxConnection) -> None:
         """rx has said something, and the session knows."""
@@ -321,7 +315,7 @@ class Transmitter(Program):
                     said += connection.sock is not None and connection.silent()
                 connection.drop("done", closed_by_peer=False, reset=False)
             if not said:
-                await self._say_at_last(bye)
+                await self.last_word.say(bye)
             return
         untold = isinstance(failure, NoContact | SessionRefused | PeerLost | RemoteFailed)
         if untold or not self.contact.is_set():
@@ -337,39 +331,7 @@ class Transmitter(Program):
                 connection.drop("the digests differ", closed_by_peer=False, reset=False)
                 said = True
         if not said:
-            await self._say_at_last(message)
-
-    async def _say_at_last(self, message: bytes) -> None:
-        """Say it on a fresh leg too: on the others it may stand behind frames that nobody reads.
-
-        Returns when rx has closed such a leg, which is what it does once it has understood.
-        """
-        if self.listener is None:
-            await self._farewell_leg(message)
-            return
-        self._last_word = message
-        with contextlib.suppress(TimeoutError):  # rx that reads has heard it by now
-            async with asyncio.timeout(HEARTBEAT_US / S_US):
-                await self._heard.wait()
-        for connection in self.connections.values():
-            connection.drop("closed, to be heard on a fresh one", closed_by_peer=False)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FAREWELL_US / S_US):
-                await self._heard.wait()
-
-    async def _farewell_leg(self, message: bytes) -> None:
-        for state in self.session.book.states:
-            if not state.worked:
-                continue
-            with contextlib.suppress(DialError, FrameError, OSError):  # another address, or nobody: we end anyhow
-                with await dial(state.address, state.address.via or self.config.bind) as sock:
-                    channel = await enter(sock, self.keys, Opening.GREETING)
-                    answer = await greet(channel, self.session.greeting(FAREWELL_LEG))
-                    if answer.verdict is Verdict.ACCEPTED:
-                        await self.loop.sock_sendall(sock, channel.sealed_messages(message))
-                        while await self.loop.sock_recv(sock, RECEIVE_BYTES):
-                            pass
-                        return
+            await self.last_word.say(message)
 
     def ending_signal(self, failure: BaseException) -> int:
         """See Program. The source gets what we got."""

@@ -75,7 +75,7 @@ class TxConnection:
         if sock is None:
             return
         if closed_by_peer and self.silent():
-            self._program.on_heard()
+            self._program.last_word.on_heard()
         self._program.poller.forget(self._watch)
         self._buffers = []
         self._give_back()

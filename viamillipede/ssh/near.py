@@ -13,6 +13,7 @@ from viamillipede.errors import (
     Failure,
     HungUp,
     Interrupted,
+    LimitReached,
     NoContact,
     PeerLost,
     RemoteFailed,
@@ -173,9 +174,10 @@ def _combine(asked: Asked, outcome: _Outcome, ssh: Ssh, addresses: tuple[Address
         return int(Exit.COMPLETE)
     speaker = f"{PROGRAM} {asked.verb}"
     known = isinstance(failure, RemoteFailed | UsageError | Interrupted | HungUp | Terminated)
-    if isinstance(failure, NoContact):
+    if isinstance(failure, NoContact | LimitReached):  # the second one is what rx says of a tx that does not come
         complain(speaker, _unreached(asked, addresses), json=asked.config.json)
-    elif ending is None and not known:
+        return int(Exit.NO_CONTACT)
+    if ending is None and not known:
         complain(speaker, f"{asked.dest}: the far end {_how(status)}", json=asked.config.json)
     elif ending is not None and ending.status not in (0, Exit.REMOTE_FAILED, Exit.TERMINATED) and not known:
         complain(speaker, f"{asked.dest}: the far end failed: {ending.error}", json=asked.config.json)
