@@ -149,6 +149,8 @@ def test_no_arguments(capfd: pytest.CaptureFixture[str]) -> None:
         "  viamillipede tx listen PORT [options] [(-- COMMAND...)]",
         "  viamillipede (tx HOST PORT)... [options] [(-- COMMAND...)]",
         "  viamillipede (rx HOST PORT)... [options] [(-- COMMAND...)]",
+        "  viamillipede to DEST [options] (-- COMMAND...)",
+        "  viamillipede from DEST [options] (-- COMMAND...)",
         "  viamillipede doctor [HOST PORT] [options]",
         "  viamillipede completion (bash | zsh | fish)",
         "  viamillipede key",

@@ -24,6 +24,7 @@ from viamillipede.completion import SHELLS, asides, choices, complete, completio
 from viamillipede.config import CHAOS_KINDS, DIGESTS, DoctorConfig, RxConfig, TxConfig
 from viamillipede.errors import UsageError
 from viamillipede.settings import FIELDS, parse
+from viamillipede.ssh.words import WORDS
 from viamillipede.usage_text import forms, levels, options
 from viamillipede.words import ALIASES, TERMS, known_words
 
@@ -172,7 +173,9 @@ def applicable(config: type[RxConfig] | type[TxConfig] | type[DoctorConfig]) -> 
 
 
 RX, TX, DOCTOR = applicable(RxConfig), applicable(TxConfig), applicable(DoctorConfig)
-FIRSTS = {"rx", "tx", "doctor", "completion"}
+FIRSTS = {"rx", "tx", "doctor", "completion", "to", "from"}
+OWN = {word.name for word in WORDS}
+NOT_THROUGH_SSH = {"key", "phrase", "keep", "streams", "names"}
 
 
 def test_words_at_each_position(prompt: Terminal | Fish) -> None:
@@ -183,6 +186,9 @@ def test_words_at_each_position(prompt: Terminal | Fish) -> None:
         ("tx host 8834 ", TX | TERMS.keys() | {"tx", "--"}),
         ("tx listen 8834 ", TX | TERMS.keys() | {"--"}),
         ("doctor host 8834 ", DOCTOR),
+        ("to host ", (TX | TERMS.keys() | OWN | {"--"}) - NOT_THROUGH_SSH),
+        ("from host also host ", (TX | RX | {"via", "--"} | OWN) - NOT_THROUGH_SSH),
+        ("to host ssh-command ", set()),
         ("tx threads 8834 threads 16 checksum --window=1G limit 1M ", TX | TERMS.keys() | {"tx", "--"}),
         ("rx 8834 wait 5 ", RX | {"via", "--"}),
         ("completion ", set(SHELLS)),
@@ -220,13 +226,14 @@ def test_words_are_completed(prompt: Terminal | Fish) -> None:
         ("doctor host 8834 phr", "doctor host 8834 phrase "),
         ("rx 8834 --show", "rx 8834 --show-config "),
         ("--ver", "--ver"),
+        ("to host bring-file some.", "to host bring-file some.log "),
         ("tx chaos 8834 chaos-k", "tx chaos 8834 chaos-kind "),
     ]:
         assert prompt.tab(line)[0] == expected, line
 
 
 def test_hosts_are_offered(prompt: Terminal | Fish) -> None:
-    for line in ("tx alph", "rx alph", "doctor alph", "tx host 8834 tx alph"):
+    for line in ("tx alph", "rx alph", "doctor alph", "tx host 8834 tx alph", "to alph", "from alph"):
         assert prompt.tab(line)[0] == f"{line.removesuffix('alph')}{HOST} "
     assert HOST not in prompt.tab("tx host 8834 alph")[1]
 

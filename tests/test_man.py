@@ -14,6 +14,7 @@ from viamillipede.config import Address, DoctorConfig, RxConfig, TxConfig
 from viamillipede.errors import Exit, UsageError
 from viamillipede.protocol.waits import NAMES, verdict
 from viamillipede.settings import FIELDS, KEY_VARIABLE, parse
+from viamillipede.ssh.words import VARIABLES, WORDS, read
 from viamillipede.units import spell_size
 from viamillipede.values import TERM_FIELDS
 from viamillipede.words import TERMS, USAGE, known_words
@@ -238,9 +239,20 @@ def test_statuses_of_the_readme() -> None:
     assert [int(cell) for cell, again in table if again] == [Exit.NO_CONTACT, Exit.PEER_LOST, Exit.LIMIT]
 
 
+def test_words_of_both_ends_through_ssh() -> None:
+    section = SECTIONS["BOTH ENDS THROUGH SSH"]
+    found = re.findall(r"^\.It Cm (\S+)(?: Ar (\S+))?$", section, flags=re.M)
+    assert {word: (argument or "").upper() for word, argument in found} == {each.name: each.metavar for each in WORDS}
+    assert f"is {config.DIRECT_WAIT_US_DEFAULT // config.S_US}s here unless" in running(section)
+    assert all(f"VIAMILLIPEDE_{name.upper().replace('-', '_')}" in section for name in VARIABLES)
+    examples = re.findall(r"viamillipede ((?:to|from) \S+ .*?-- [^|\n]*)", section)
+    assert [read(shlex.split(example), {}, {}).verb for example in examples] == ["to", "from"]
+
+
 def test_sections() -> None:
     assert list(SECTIONS) == [
         "NAME", "SYNOPSIS", "DESCRIPTION", "WORDS", "PATHS", "WHO DIALS", "COMMANDS AT BOTH ENDS",
+        "BOTH ENDS THROUGH SSH",
         "WHAT TO CHOOSE WHEN", "PROGRESS", "JSON", "METRICS", "DOCTOR", "SIGNALS", "ENVIRONMENT", "FILES",
         "SYSTEMD", "COMPLETION", "EXIT STATUS", "EXAMPLES", "SECURITY", "DIFFERENCES FROM THE C PROGRAM", "SEE ALSO",
     ]  # fmt: skip

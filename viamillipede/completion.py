@@ -13,8 +13,9 @@ from viamillipede.completion_scripts import BASH, FISH, ZSH
 from viamillipede.config import CHAOS_KINDS, DIGESTS, DoctorConfig
 from viamillipede.errors import UsageError
 from viamillipede.settings import ASK, FIELDS
+from viamillipede.ssh.words import ALSO, VERBS, WORDS, is_word_of
 from viamillipede.usage_text import Form, Option, forms, levels, options
-from viamillipede.words import ALIASES, DOCTOR, TERMS
+from viamillipede.words import ALIASES, DOCTOR, TERMS, known_words
 
 _SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 SHELLS = tuple(_SCRIPTS)
@@ -23,7 +24,7 @@ _CHOICES: dict[str, Sequence[str]] = {
 }  # fmt: skip
 _FILE = "FILE"  # what such an option is followed by, for the shell's own lists
 _EMPTY = "''"  # as each of the shells writes it
-_HOST, _PORT = "HOST", "PORT"
+_HOST, _DEST, _PORT = "HOST", "DEST", "PORT"
 
 Rows = list[tuple[str, str]]  # what is offered, and what it means
 Case = Callable[..., str]
@@ -46,7 +47,7 @@ def completion(shell: str) -> str:
         "CASE_OPERANDS": "\n        ".join(case(first, found) for first in _firsts() if (found := _literals(first))),
         "CASE_VALUES": "\n        ".join(_value_case(case, option) for option in _with_values()),
         "ASIDES": case("*", _rows(asides(), "--")),
-        "LONGS": "\n".join(_fish_long(option) for option in (*words_of(""), *asides())),
+        "LONGS": "\n".join(_fish_long(option) for option in (*words_of(""), *own_words(), *asides())),
     }
     for name, value in tables.items():
         text = text.replace(f"@{name}@", value)
@@ -61,13 +62,20 @@ def words_of(first: str) -> list[Option]:
     for option in options():
         if option.word in ALIASES or option in asides():
             continue
-        if first == DOCTOR:
+        if first in VERBS:
+            fits = is_word_of(first, option.word, option.role)
+        elif first == DOCTOR:
             fits = option.word not in TERMS and FIELDS[option.word][0] in of_doctor
         else:
             fits = not first or option.role in ("", first)
         if fits:
             found.append(option)
-    return found
+    return found + (own_words() if first in VERBS else [])
+
+
+def own_words() -> list[Option]:
+    """The words of `to` and `from` alone."""
+    return [Option(word.name, word.metavar, "", "", (word.summary,)) for word in WORDS]
 
 
 def asides() -> list[Option]:
@@ -77,7 +85,7 @@ def asides() -> list[Option]:
 
 def choices(word: str) -> Rows:
     """The values that an option may have, as far as these have names, and what they mean."""
-    meanings = levels(word)
+    meanings = levels(word) if word in known_words() else {}
     return [(text, meanings.get(text, "")) for text in _CHOICES.get(word, tuple(meanings))]
 
 
@@ -92,7 +100,7 @@ def _literals(first: str) -> Rows:
 
 def _with_values() -> list[Option]:
     """The options for whose value the shell has something to offer."""
-    return [option for option in words_of("") if choices(option.word) or option.metavar == _FILE]
+    return [option for option in (*words_of(""), *own_words()) if choices(option.word) or option.metavar == _FILE]
 
 
 def _firsts(test: Callable[[Form], bool] = lambda form: True) -> list[str]:
@@ -110,13 +118,13 @@ def _names() -> dict[str, str]:
         "FIRSTS": _firsts(),
         "OPTIONAL": _firsts(lambda form: form.optional),
         "REPEATED": _firsts(lambda form: form.repeated),
-        "HOSTED": _firsts(lambda form: form.operands[0] == (_HOST,)),
+        "HOSTED": _firsts(lambda form: form.operands[:1] in (((_HOST,),), ((_DEST,),))),
         "NUMBER": _firsts(lambda form: form.operands == ((_PORT,),)),
         "SINGLE": _firsts(lambda form: len(form.operands) == 1 and form.operands != ((_PORT,),)),
         "COMMANDED": _firsts(lambda form: form.has_command),
         "WORDS": [option.word for option in words_of("")],
-        "VALUED": [option.word for option in words_of("") if option.metavar],
-        "TERMS": TERMS,
+        "VALUED": [option.word for option in (*words_of(""), *own_words()) if option.metavar],
+        "TERMS": (*TERMS, ALSO),
     }
     return {name: " ".join(texts) for name, texts in lists.items()}
 

@@ -35,7 +35,6 @@ _DESCRIPTOR = re.compile("/(?:dev|proc/self)/fd/([0-9]{1,9})")
 _STANDARD_INPUT = "/dev/stdin"
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _SHARED = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
-_TERMINAL = "/dev/tty"
 
 
 # Keys. ------------------------------------------------------------------------------------------------------
@@ -142,9 +141,8 @@ def ask_phrase() -> Secret:
 
     absent = "there is no terminal to ask at; write the phrase into a file and say phrase FILE"
     try:
-        os.close(os.open(_TERMINAL, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))  # or getpass would take standard input
         with warnings.catch_warnings():
-            warnings.simplefilter("error", getpass.GetPassWarning)  # it would be seen on the screen
+            warnings.simplefilter("error", getpass.GetPassWarning)  # it would read from what is no terminal
             return _phrase(getpass.getpass("viamillipede: the phrase: "))
     except (OSError, getpass.GetPassWarning):
         raise UsageError(absent) from None
@@ -226,7 +224,7 @@ def _whole(fd: int) -> bytes:
 def _until(fd: int, is_enough: Callable[[bytes], bool]) -> bytes:
     """Whole lines, and nothing of what follows them, which may be for somebody else. Raises OSError."""
     data = b""
-    while len(data) <= SECRET_FILE_BYTES_MAX and (more := os.read(fd, 64)):
+    while len(data) <= SECRET_FILE_BYTES_MAX and (more := os.read(fd, 1)):
         data += more
         if more == b"\n" and is_enough(data):
             break

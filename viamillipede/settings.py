@@ -58,7 +58,8 @@ ASK = "ask"  # a phrase that is typed
 FORMS = "say one of: rx PORT; tx listen PORT; tx HOST PORT, or rx HOST PORT, once for each path; doctor"
 _SHELL_LINE = re.compile(r"[\s|;&<>$]")  # what no command has in its name
 _CHAOS_MAX = 10**9  # socket operations; more than any stream has
-_NO_WORDS = ("debug", "session", "peer")  # variables all the same: a command may be viamillipede again
+# Variables all the same: a command may be viamillipede again, and `to` and `from` have words of their own.
+_NO_WORDS = ("debug", "session", "peer", "ssh-command", "far-command")
 _VARIABLES = {"key": f"{KEY_VARIABLE}_FILE"}  # that are not named as the others
 _CONFIGS = {"tx": TxConfig, "rx": RxConfig, DOCTOR: DoctorConfig}
 

@@ -25,6 +25,8 @@ Usage:
   viamillipede tx listen PORT [options] [(-- COMMAND...)]
   viamillipede (tx HOST PORT)... [options] [(-- COMMAND...)]
   viamillipede (rx HOST PORT)... [options] [(-- COMMAND...)]
+  viamillipede to DEST [options] (-- COMMAND...)
+  viamillipede from DEST [options] (-- COMMAND...)
   viamillipede doctor [HOST PORT] [options]
   viamillipede completion (bash | zsh | fish)
   viamillipede key
@@ -41,6 +43,12 @@ The stream is standard input and output, or that of a COMMAND: tx reads what it
 writes, rx writes what it reads. Then 0 means that both commands succeeded too.
 doctor tells what limits a transfer here, or to the rx at HOST PORT. key alone
 prints a fresh one, for both sides: viamillipede key > FILE.
+
+to and from do both ends: ssh starts the other one, which runs COMMAND, and the
+legs go there directly, encrypted. Words of theirs: also ADDRESS (another one of
+that host), port N or LOW-HIGH (over there), tunnel (the legs through ssh, too),
+bring or bring-file FILE (this program, where it is missing); ssh-command and
+far-command (in the place of ssh, and of viamillipede over there).
 
 Options:
   --via=ADDRESS         the path's source address, or its interface
@@ -124,7 +132,7 @@ Examples:
   viamillipede rx host 8834 | tar x -C /restore
 
 Without key or phrase nothing is encrypted, and whoever reaches the port is let
-in: use trusted networks then, or ssh -L. See viamillipede(1).
+in: use trusted networks then, or to and from. viamillipede(1) says more.
 """
 
 ALIASES = {"checksums": "checksum"}

@@ -13,8 +13,8 @@ from typing import NoReturn
 from benchlib import THREADS_DEFAULT
 from viamillipede.config import THREADS_MAX
 
-from . import contenders, pipeline, report, wan
-from .contenders import BenchError, Contender, Shape, ours
+from . import contenders, pipeline, report, sealed, wan
+from .contenders import BenchError, Contender, Shape, by_cores, ours
 from .pipeline import Run, Source
 from .rounds import MIB, Job, Measurement, interleave, random_file, whole_bytes, zeros
 
@@ -23,20 +23,24 @@ ROUNDS_DEFAULT, ROUNDS_QUICK = 5, 2
 GIB_MAX = 1024.0
 SIZES_GIB = (1.0, 4.0, 16.0, 32.0)
 SWEPT_LEGS = (1, 8, 64, 200)
+SECTIONS = ("encrypted", "cores", "startup", "size_sweep", "legs_sweep")  # unless one is named: those of `plan`
 STARTUP_BYTES = 64 * MIB  # the stream whose first byte is timed; long enough that nobody sends it with the end
 BUSY_PER_CORE = 0.3  # a load average above this, per core, spoils what is measured
 
 DESCRIPTION = f"""\
 Moves the same bytes over loopback through viamillipede and through every other program for this that is
 installed, in turn, and compares them: GB/s (1e9 bytes), CPU seconds per GB and peak memory of each side.
-Without a section it runs three: throughput at several numbers of legs, {report.MANY_LEGS} legs against
-{report.FEW_LEGS}, and the start. On 2 cores that takes about 10 minutes; --quick takes one.
+Without a section it runs five: throughput at several numbers of legs, {report.MANY_LEGS} legs against
+{report.FEW_LEGS}, encrypted transfers, ours by number of processors, and the start. On 2 cores that takes
+about 25 minutes; --quick takes two.
 Leave the machine alone meanwhile. `scripts/bench wan --help`: over emulated links instead of loopback."""
 
 EPILOG = """\
 contenders: viamillipede-LEGS and viamillipede-LEGS-checksum; the peers nc, socat and mbuffer, the latter
 two with blocks of 1 MiB; the limits pipe (source and sink with nothing but a pipe of 1 MiB between them)
-and iperf3 (one TCP connection). Time runs from the start of the source to the exit of the sink, so it
+and iperf3 (one TCP connection). Encrypted: viamillipede-LEGS-key, the same with ChaCha20-Poly1305 (-chacha),
+ssh to an sshd of the benchmark's own, and socat with OpenSSL; all with pipes of 1 MiB. By processors: NAME@2
+has two for the whole transfer, source and sink included; NAME@1+1 has one for source and tx, one for rx and sink. Time runs from the start of the source to the exit of the sink, so it
 includes the start of tx. Exit status: 0 measured, 1 nothing could be measured, or with --strict a target
 was missed, 2 usage."""
 
@@ -58,6 +62,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--quick", action="store_true", help="a first impression in a minute, worth no citation")
     add("--contender", nargs=2, action="append", default=[], metavar=("NAME='RX COMMAND'", "'TX COMMAND'"),
         help="one more; {port} in both commands stands for the port; may be given several times")  # fmt: skip
+    add("--encrypted", action="store_true", help="section: with a key, without one, ssh and socat with OpenSSL")
+    add("--cores", action="store_true", help="section: with a key and without, on 1 processor, 2, 4 and so on")
     add("--startup", action="store_true", help="section: start of both processes to the first byte delivered")
     add("--size-sweep", action="store_true", help=f"section: streams of {_list(SIZES_GIB)} GiB")
     add("--legs-sweep", action="store_true", help=f"section: {_list(SWEPT_LEGS)} legs")
@@ -97,7 +103,12 @@ def _within(word: str, value: float, least: float, most: float) -> float:
     return value
 
 
-def plan(options: argparse.Namespace, others: Sequence[Contender], random_source: Callable[[int], Source]) -> list[Job]:
+def plan(
+    options: argparse.Namespace,
+    others: Sequence[Contender],
+    encrypted: Sequence[Contender],
+    random_source: Callable[[int], Source],
+) -> list[Job]:
     """The jobs of one round, section by section. Raises BenchError if --only names an unknown one."""
     total = whole_bytes(options.gib)
     makers = {"zeros": zeros, "random": random_source}
@@ -109,12 +120,19 @@ def plan(options: argparse.Namespace, others: Sequence[Contender], random_source
     def add(section: str, group: Sequence[Contender], source: Source) -> None:
         jobs.extend(Job(section, contender, source) for contender in group)
 
-    everything = not (options.startup or options.size_sweep or options.legs_sweep)
+    everything = not any(getattr(options, name) for name in SECTIONS)
     for data in datas if everything else ():
         own = [ours(legs, checksum) for checksum in (False, True) for legs in options.legs]
         add(report.THROUGHPUT, [*own, *others], makers[data](total))
     if everything:
         add(report.MANY, [ours(report.FEW_LEGS), ours(report.MANY_LEGS)], makers[datas[0]](total))
+    clear = ours(THREADS_DEFAULT)
+    for data in datas if everything or options.encrypted else ():
+        add(report.ENCRYPTED, [clear, *encrypted], makers[data](total))
+    if everything or options.cores:
+        both = [clear, *(one for one in encrypted if one.name == sealed.KEYED)]
+        cores = sorted(os.sched_getaffinity(0))
+        add(report.CORES, [each for one in both for each in by_cores(one, cores)], makers[datas[0]](total))
     if options.legs_sweep:
         add(report.LEGS, [*map(ours, SWEPT_LEGS), *extra], makers[datas[0]](total))
     for gib in SIZES_GIB if options.size_sweep else ():
@@ -142,10 +160,14 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _measure(options: argparse.Namespace, others: Sequence[Contender]) -> list[Measurement]:
+def _measure(options: argparse.Namespace, others: Sequence[Contender], missing: list[str]) -> list[Measurement]:
     measured: list[Measurement] = []
-    with random_file() as random_source:
-        jobs = plan(options, others, random_source)
+    with random_file() as random_source, sealed.contenders() as (encrypted, lacking):
+        jobs = plan(options, others, encrypted, random_source)
+        if any(job.section == report.ENCRYPTED for job in jobs):
+            missing += lacking
+            for line in lacking:
+                _say(f"bench: not compared with all: {line}")
         for section in dict.fromkeys(job.section for job in jobs):
             measured += interleave([j for j in jobs if j.section == section], options.rounds, run_once, _say)
     return measured
@@ -164,7 +186,7 @@ def main(argv: Sequence[str]) -> int:
     target = options.json if os.path.exists(options.json) else os.path.dirname(os.path.abspath(options.json))
     if os.path.isdir(options.json) or not os.access(target, os.W_OK):  # better to know now than in ten minutes
         raise BenchError(f"--json {options.json}: cannot be written")
-    measured = _measure(options, others)
+    measured = _measure(options, others, missing)
     found = report.verdicts(measured)
     print(f"{report.machine()['processor']}, {cores} cores\n\n{report.tables(measured)}\n\ntargets:")
     print("\n".join(map(str, found)) or "  none in this section", flush=True)

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from benchlib import THREADS_DEFAULT
@@ -27,11 +27,16 @@ class Shape(Enum):
     TRANSFER = "transfer"  # source | tx, rx | sink
     PIPE = "pipe"  # source | sink
     IPERF3 = "iperf3"  # a server, and a client that reports its own rate
+    SSH = "ssh"  # source | client; the sink is what the server runs
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A name without blanks, and the commands; `legs` is None where the program has no such thing."""
+    """A name without blanks, and the commands; `legs` is None where the program has no such thing.
+
+    pipe_bytes: how large its pipes are; 0: as the shell makes them. tx_cores: the processors that the source and tx
+    may use, rx_cores: rx and the sink; empty: all that we may.
+    """
 
     name: str
     rx: tuple[str, ...] = ()
@@ -39,6 +44,9 @@ class Contender:
     shape: Shape = Shape.TRANSFER
     legs: int | None = None
     checksum: bool = False
+    pipe_bytes: int = 0
+    tx_cores: tuple[int, ...] = ()
+    rx_cores: tuple[int, ...] = ()
 
     def commands(self, port: int) -> tuple[list[str], list[str]]:
         """rx's and tx's arguments for one run on `port`."""
@@ -66,6 +74,20 @@ def ours(legs: int, checksum: bool = False) -> Contender:
         legs=legs,
         checksum=checksum,
     )
+
+
+def cores_name(name: str, count: int) -> str:
+    """What a contender is called when it has so many processors for both sides."""
+    return f"{name}@{count}"
+
+
+def by_cores(contender: Contender, cores: Sequence[int]) -> list[Contender]:
+    """It on one of these processors, on 2, 4 and so on, on all, and with one processor for each side."""
+    counts = [count for power in range(len(cores).bit_length()) if (count := 1 << power) < len(cores)]
+    confined = [(cores_name(contender.name, n), cores[:n], cores[:n]) for n in (*counts, len(cores))]
+    if len(cores) > 1:
+        confined.append((f"{contender.name}@1+1", cores[:1], cores[1:2]))
+    return [replace(contender, name=name, tx_cores=tuple(tx), rx_cores=tuple(rx)) for name, tx, rx in confined]
 
 
 def _nc() -> Contender:

@@ -4,13 +4,12 @@
 
 1. rx and its sink are started; tx only once the kernel shows that the port is listening.
 2. The clock runs from the start of the source to the exit of the sink.
-   The pipes are as the shell makes them; who wants larger ones enlarges them itself.
+   The pipes are as the shell makes them, unless the contender says otherwise; ours enlarges its own.
 3. The sink is `dd bs=128k of=/dev/null`: the system calls of `cat`, and it says how many bytes it saw. So
    the amount is verified in every run that counts, at no cost to it.
 4. All processes must exit 0; else the run failed, and its time is worth nothing.
 """
 
-import fcntl
 import json
 import os
 import re
@@ -30,6 +29,7 @@ SINK = ("dd", "bs=131072", "of=/dev/null")
 LIMIT_PIPE_BYTES = 1 << 20
 BIND_ATTEMPTS = 3  # a free port may be taken by somebody else before rx binds it
 
+_TIMES = re.compile(r"^(\d+)m([\d.]+)s (\d+)m([\d.]+)s$", re.MULTILINE)
 _COUNTED = re.compile(r"^(\d+) bytes? ", re.MULTILINE)
 
 
@@ -73,9 +73,17 @@ def parse_count(text: str) -> int:
     return int(count[1])
 
 
+def parse_times(text: str) -> float:
+    """The CPU seconds of its children that a shell's `times` has told last. Raises RunFailed if it has not."""
+    times = _TIMES.findall(text)
+    if not times:
+        raise RunFailed(f"the sink told no times: {text.strip()[-REASON_CHARS_MAX:]!r}")
+    return sum(60 * int(minutes) + float(seconds) for minutes, seconds in (times[-1][:2], times[-1][2:]))
+
+
 def throughput(contender: Contender, source: Source, timeout_s: float) -> Run:
     """Move the whole source once. Raises RunFailed."""
-    shapes = {Shape.TRANSFER: _transfer, Shape.PIPE: _bare_pipe, Shape.IPERF3: _iperf3}
+    shapes = {Shape.TRANSFER: _transfer, Shape.PIPE: _bare_pipe, Shape.IPERF3: _iperf3, Shape.SSH: _ssh}
     return _again_if_port_taken(lambda: shapes[contender.shape](contender, source, timeout_s))
 
 
@@ -97,14 +105,14 @@ def _transfer(contender: Contender, source: Source, timeout_s: float) -> Run:
     port = free_port()
     rx_command, tx_command = contender.commands(port)
     with new_crew() as crew:
-        with pipe() as (reads, writes):
-            sink = crew.start("sink", SINK, reads, subprocess.DEVNULL)
-            rx = crew.start("rx", rx_command, subprocess.DEVNULL, writes)
+        with pipe(contender.pipe_bytes) as (reads, writes):
+            sink = crew.start("sink", SINK, reads, subprocess.DEVNULL, contender.rx_cores)
+            rx = crew.start("rx", rx_command, subprocess.DEVNULL, writes, contender.rx_cores)
         crew.wait_listening(rx, port)
         begin = time.perf_counter()
-        with pipe() as (reads, writes):
-            crew.start("source", source.argv, subprocess.DEVNULL, writes)
-            tx = crew.start("tx", tx_command, reads, subprocess.DEVNULL)
+        with pipe(contender.pipe_bytes) as (reads, writes):
+            crew.start("source", source.argv, subprocess.DEVNULL, writes, contender.tx_cores)
+            tx = crew.start("tx", tx_command, reads, subprocess.DEVNULL, contender.tx_cores)
         crew.wait(timeout_s)
         return _finished(sink, source, begin, tx.side, rx.side)
 
@@ -112,8 +120,7 @@ def _transfer(contender: Contender, source: Source, timeout_s: float) -> Run:
 def _bare_pipe(contender: Contender, source: Source, timeout_s: float) -> Run:
     """The pipe is enlarged, as our program does with its own: through 64 KiB, a source of large blocks crawls."""
     with new_crew() as crew:
-        with pipe() as (reads, writes):
-            fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, LIMIT_PIPE_BYTES)
+        with pipe(LIMIT_PIPE_BYTES) as (reads, writes):
             begin = time.perf_counter()
             crew.start("source", source.argv, subprocess.DEVNULL, writes)
             sink = crew.start("sink", SINK, reads, subprocess.DEVNULL)
@@ -127,6 +134,25 @@ def _finished(sink: Stage, source: Source, begin: float, tx: Side | None, rx: Si
         raise RunFailed(f"delivered {delivered} of {source.total_bytes} bytes, and called that a success")
     assert sink.exit_at is not None
     return Run(sink.exit_at - begin, delivered, tx, rx)
+
+
+def _ssh(contender: Contender, source: Source, timeout_s: float) -> Run:
+    """The sink is the command at the far end, as in `tar c | ssh HOST tar x`; what it says comes out of the client.
+
+    The client exits after it. The sink is a child of the server, whose costs contain it, and are freed of it.
+    """
+    port = free_port()
+    rx_command, tx_command = contender.commands(port)
+    with new_crew() as crew:
+        rx = crew.start("rx", rx_command, subprocess.DEVNULL, subprocess.DEVNULL, contender.rx_cores)
+        crew.wait_listening(rx, port)
+        begin = time.perf_counter()
+        with pipe(contender.pipe_bytes) as (reads, writes):
+            crew.start("source", source.argv, subprocess.DEVNULL, writes, contender.tx_cores)
+            tx = crew.start("tx", tx_command, reads, subprocess.DEVNULL, contender.tx_cores)
+        crew.wait(timeout_s)
+        sink_s = parse_times(tx.said())
+        return _finished(tx, source, begin, tx.side, Side(rx.side.cpu_s - sink_s, rx.side.peak_bytes))
 
 
 def _iperf3(contender: Contender, source: Source, timeout_s: float) -> Run:

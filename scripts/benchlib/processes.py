@@ -7,6 +7,7 @@ is no larger than our own is replaced by the last VmHWM seen while the process l
 at first, then 4 times a second).
 """
 
+import fcntl
 import os
 import re
 import resource
@@ -65,16 +66,31 @@ def _signals_held() -> Iterator[None]:
             signal.raise_signal(number)
 
 
+@contextmanager
+def _confined(cores: Sequence[int]) -> Iterator[None]:
+    """What is started in the block runs on these processors only; empty: on all that are ours."""
+    own = os.sched_getaffinity(0)
+    if cores:
+        os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, own)
+
+
 class Stage:
     """A child process from start to exit."""
 
-    def __init__(self, name: str, argv: Sequence[str], stdin: int, stdout: int | IO[bytes]) -> None:
+    def __init__(
+        self, name: str, argv: Sequence[str], stdin: int, stdout: int | IO[bytes], cores: Sequence[int]
+    ) -> None:
         self.name = name
         self.stderr: IO[bytes] = tempfile.TemporaryFile()  # the crew closes it
         try:
-            self.process = subprocess.Popen(
-                argv, stdin=stdin, stdout=stdout, stderr=self.stderr, env=child_env(), start_new_session=True
-            )
+            with _confined(cores):
+                self.process = subprocess.Popen(
+                    argv, stdin=stdin, stdout=stdout, stderr=self.stderr, env=child_env(), start_new_session=True
+                )
         except OSError as error:
             self.stderr.close()
             raise RunFailed(f"{name} cannot be started: {error}") from error
@@ -127,9 +143,12 @@ class Crew:
     def __init__(self) -> None:
         self.stages: list[Stage] = []
 
-    def start(self, name: str, argv: Sequence[str], stdin: int, stdout: int | IO[bytes]) -> Stage:
+    def start(
+        self, name: str, argv: Sequence[str], stdin: int, stdout: int | IO[bytes], cores: Sequence[int] = ()
+    ) -> Stage:
+        """cores: the processors that it may use; empty: all that we may. Raises RunFailed."""
         with _signals_held():
-            stage = Stage(name, argv, stdin, stdout)
+            stage = Stage(name, argv, stdin, stdout, cores)
             self.stages.append(stage)
         stage.look()
         return stage
@@ -202,10 +221,12 @@ def new_crew() -> Iterator[Crew]:
 
 
 @contextmanager
-def pipe() -> Iterator[tuple[int, int]]:
-    """A pipe as the shell makes it. Ours are closed after the block, or the readers never see the end."""
+def pipe(size_bytes: int = 0) -> Iterator[tuple[int, int]]:
+    """A pipe, 0: as the shell makes it. Our ends are closed after the block, or the readers never see the end."""
     ends = os.pipe()
     try:
+        if size_bytes:
+            fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, size_bytes)
         yield ends
     finally:
         for end in ends:

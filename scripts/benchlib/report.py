@@ -13,11 +13,14 @@ from typing import Any
 
 from benchlib import THREADS_DEFAULT
 
-from .contenders import IPERF3, PIPE, Shape, ours_name
+from .contenders import IPERF3, PIPE, Shape, cores_name, ours_name
 from .rounds import GB, Measurement, Summary
+from .sealed import KEYED, SOCAT_TLS, SSH
 
 THROUGHPUT, MANY, STARTUP, SIZES, LEGS = "throughput", "many-legs", "startup", "size-sweep", "legs-sweep"
+ENCRYPTED, CORES = "encrypted", "cores"
 MANY_LEGS, FEW_LEGS = 200, 8
+PROGRAMS = (Shape.TRANSFER, Shape.SSH)  # what ours is compared with; the others are limits
 FORMAT = 1  # of the JSON; changes when a field changes its meaning
 
 Find = Callable[[str], Measurement | None]
@@ -89,6 +92,13 @@ def verdicts(measured: Sequence[Measurement]) -> list[Verdict]:
         find = _finder(_section(measured, MANY, data))
         ratio = _ratio(_rate(find(ours_name(MANY_LEGS))), _rate(find(ours_name(FEW_LEGS))))
         found.append(Verdict(f"{data}: {MANY_LEGS} legs / {FEW_LEGS} legs", 0.8, True, ratio))
+    for data in _datas(measured, ENCRYPTED):
+        find = _finder(_section(measured, ENCRYPTED, data))
+        for other, goal in ((ours_name(THREADS_DEFAULT), 0.75), (SSH, 2.0), (SOCAT_TLS, 1.5)):
+            ratio = _ratio(_rate(find(KEYED)), _rate(find(other)))
+            found.append(Verdict(f"{data}: throughput with a key / {other}", goal, True, ratio))
+    for data in _datas(measured, CORES):
+        found += _cores_verdicts(data, _section(measured, CORES, data))
     for data in _datas(measured, STARTUP):
         one = _finder(_section(measured, STARTUP, data))(ours_name(THREADS_DEFAULT))
         seconds = _median(one.seconds()) if one else None
@@ -114,6 +124,16 @@ def _throughput_verdicts(data: str, find: Find) -> list[Verdict]:
     ]
 
 
+def _cores_verdicts(data: str, group: Sequence[Measurement]) -> list[Verdict]:
+    """With a key it must use more than one processor where there are more."""
+    find, counts = _finder(group), sorted({len(one.job.contender.rx_cores) for one in group})
+    most = counts[-1]
+    if most == 1:
+        return []
+    ratio = _ratio(*(_rate(find(cores_name(KEYED, count))) for count in (most, 1)))
+    return [Verdict(f"{data}: throughput with a key, {most} cores / 1 core", 1.1, True, ratio)]
+
+
 def tables(measured: Sequence[Measurement]) -> str:
     """All sections as text for a terminal."""
     parts = []
@@ -135,7 +155,9 @@ def _scale(group: Sequence[Measurement]) -> str:
 
 
 def _rows(group: Sequence[Measurement], sizes: bool) -> list[list[str]]:
-    peers = [one for one in group if one.job.contender.shape is Shape.TRANSFER and one.job.contender.legs is None]
+    clear = ours_name(THREADS_DEFAULT) if group[0].job.section == ENCRYPTED else ""
+    peers = [one for one in group if one.job.contender.name == clear]
+    peers += [one for one in group if one.job.contender.shape in PROGRAMS and one.job.contender.legs is None]
     head = ["", "GB/s", "min-max", *(f"/{one.job.contender.name}" for one in peers)]
     head += ["tx s/GB", "rx s/GB", "both", "tx MiB", "rx MiB"]
     rows = [head]
@@ -217,6 +239,9 @@ def _one_as_json(one: Measurement) -> dict[str, Any]:
         "bytes": job.source.total_bytes,
         "legs": job.contender.legs,
         "checksum": job.contender.checksum,
+        "pipe_bytes": job.contender.pipe_bytes,
+        "tx_cores": list(job.contender.tx_cores),
+        "rx_cores": list(job.contender.rx_cores),
         "rx_command": list(job.contender.rx),
         "tx_command": list(job.contender.tx),
         **{name: summary and asdict(summary) for name, summary in summaries.items()},
@@ -230,7 +255,7 @@ def _one_as_json(one: Measurement) -> dict[str, Any]:
 def machine() -> dict[str, Any]:
     """Where the figures come from: processor, cores, kernel, and the versions of what was run."""
     versions = {"nc": ("nc", "-h"), "socat": ("socat", "-V"), "mbuffer": ("mbuffer", "--version")}
-    versions["iperf3"] = ("iperf3", "--version")
+    versions |= {"iperf3": ("iperf3", "--version"), "ssh": ("ssh", "-V"), "openssl": ("openssl", "version")}
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),

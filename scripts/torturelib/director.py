@@ -187,6 +187,7 @@ class Director:
         role, words = self.plan.dials, ["wait", "1s"]
         if "checkphrase" in self.plan.tx_words:
             words += ["checkphrase", "mill"]
+        words += self.run.with_secrets(self.plan.secret)
         argv = [*self.run.program, role, "127.0.0.1", str(self.run.port), *words]
         number = len(self.run.others)
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

@@ -33,6 +33,7 @@ class Abilities:
     congestions: tuple[str, ...] = ()
     commands: bool = False  # -- COMMAND
     digest: bool = False
+    keys: bool = False
 
 
 class Drawing:
@@ -133,6 +134,14 @@ class Drawing:
         up = self.chance(0.8)
         return Break(kind, up, int(self.between(1, 5 * MIB if up else 3000)))
 
+    def flipped(self, hop: Hop) -> Hop:
+        """On a sealed leg a changed bit is noticed like a broken connection; in a hello it is another key."""
+        breaks = tuple(
+            dataclasses.replace(each, kind="flip", after=each.after + 1000) if each and self.chance(0.3) else each
+            for each in hop.breaks
+        )
+        return dataclasses.replace(hop, breaks=breaks)
+
     # ---- words ----------------------------------------------------------------------------------
     def window(self, size: int) -> int:
         """0: not said."""
@@ -179,7 +188,10 @@ def draw(seed: int, can: Abilities) -> Plan:
     plan = Plan(seed, kind, drawing.size(MIB), dials=drawing.dice.choice(("tx", "rx")), verbose=(3, 3))
     if kind is Kind.STRANGE:
         waits = ("wait", "4s")
-        tx, rx = drawing.dice.sample(((), ("checkphrase", "abcd"), ("checkphrase", "abce")), 2)
+        several: list[tuple[str, ...]] = [(), ("checkphrase", "abcd"), ("checkphrase", "abce")]
+        if can.keys and drawing.chance(0.6):
+            several = [(), ("key", "@one"), ("key", "@two"), ("phrase", "@three"), ("phrase", "@four")]
+        tx, rx = drawing.dice.sample(several, 2)
         return _reword(plan, (*tx, *waits), (*rx, *waits), first="listening", wait_s=(4.0, 4.0))
     wait_s = round(drawing.between(0.3, 2.5), 1)
     faults: tuple[Fault, ...] = ()
@@ -232,6 +244,11 @@ def _transfer(drawing: Drawing) -> Plan:
             words += ["digest", digest]
     dials = "tx" if chance(0.75) else "rx"
     hops = _spoken(drawing.hops(proxied, size), dials)
+    secret = drawing.pick({"": 55, "key": 35, "phrase": 10}) if can.keys else ""
+    for words in (tx, rx) if secret else ():
+        words += [secret, "@one"]
+    if secret:
+        hops = tuple(drawing.flipped(hop) for hop in hops)
     scene = Scene(size, source, sink, dials, proxied, "chaos" in tx or any(hop.breaks for hop in hops), can.ss)
     faults = Faults(drawing.dice, scene).draw()
     verbose = dice.choice((1, 1, 1, 2, 3)), dice.choice((0, 1, 1, 2, 3, 5))

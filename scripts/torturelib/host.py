@@ -75,7 +75,7 @@ def probe(program: Sequence[str], without: Sequence[str], folder: Path) -> tuple
     if not works:
         raise HostError(f"the program does not run: {said.strip() or ' '.join(program)}")
     missing = {"disks": _disks(folder), "ss": _ss(), "ipv6": _ipv6()}
-    for name, word in (("commands", "-- COMMAND"), ("digest", "--digest")):
+    for name, word in (("commands", "-- COMMAND"), ("digest", "--digest"), ("keys", "--key")):
         missing[name] = "" if word in said else "the program does not know it"
     congestions = _congestions()
     missing["congestions"] = "" if congestions else "the system does not tell"

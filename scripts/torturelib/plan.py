@@ -19,7 +19,7 @@ class Kind(Enum):
 
     TRANSFER = "transfer"  # both sides meet and move a stream, whatever happens to it
     ALONE = "alone"  # one side is missing
-    STRANGE = "strange"  # they meet and do not belong together: another checkphrase
+    STRANGE = "strange"  # they meet and do not belong together: another checkphrase, or key
     USAGE = "usage"  # one side is asked for something that cannot be done
 
 
@@ -170,6 +170,12 @@ class Plan:
             return False
         before = self.faults[at - 1]  # what comes out behind its gate has come over a leg that was up afterwards
         return self.fatal is not None and not (before.hold == "feed" and self.fatal.at > before.gate)
+
+    @property
+    def secret(self) -> tuple[str, ...]:
+        """What both sides have, as words."""
+        at = next((at for at, word in enumerate(self.tx_words) if word in ("key", "phrase")), -1)
+        return self.tx_words[at : at + 2] if at >= 0 else ()
 
     @property
     def overflows(self) -> bool:

@@ -7,9 +7,10 @@ import random
 import shlex
 import signal
 import socket
+import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .content import Content
@@ -136,10 +137,23 @@ class Run:
                 return
         raise RuntimeError("no port is free")
 
+    def with_secrets(self, words: Sequence[str]) -> list[str]:
+        """The words, with the path of a file for each secret in them, which is made when it is wanted."""
+        found = list(words)
+        for at, word in enumerate(words):
+            if word.startswith("@"):
+                path = self.folder / f"{words[at - 1]}{word}"
+                found[at] = str(path)
+                if not path.exists():
+                    with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+                        text = f"the phrase {word} of {self.plan.seed}\n".encode()
+                        file.write(subprocess.check_output([*self.program, "key"]) if words[at - 1] == "key" else text)
+        return found
+
     def argv(self, role: str) -> list[str]:
         """A side's command line."""
         plan = self.plan
-        words = [*(plan.tx_words if role == "tx" else plan.rx_words)]
+        words = self.with_secrets(plan.tx_words if role == "tx" else plan.rx_words)
         command = self.ends.source_command() if role == "tx" else self.ends.sink_command()
         if "--" in words:  # it has one that does not exist
             words, command = words[: words.index("--")], words[words.index("--") :]

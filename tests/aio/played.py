@@ -1,5 +1,6 @@
 """A spawner that is played by hand."""
 
+import pickle
 import select
 import socket
 from collections import deque
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from tests.aio.drive import until
 from viamillipede.aio.doorway import pair
 from viamillipede.aio.spawner import Ended
+from viamillipede.config import Address
 from viamillipede.protocol.wire import GREETING_BYTES, Greeting, decode_greeting_untrusted
 
 
@@ -59,10 +61,12 @@ class PlayedSpawner:
         for sock in (self._ours, self._theirs, *self.doorways.values()):
             sock.close()
 
-    async def handed(self, number: int) -> tuple[socket.socket, Greeting, str]:
+    async def handed(self, number: int) -> tuple[socket.socket, Greeting, Address]:
         """The next connection that a stream is handed: it, its greeting and its address."""
         doorway = self.doorways[number]
         await until(lambda: select.select([doorway], [], [], 0)[0])
         message, fds, _, _ = socket.recv_fds(doorway, 1000, 1)
         heard = decode_greeting_untrusted(message[:GREETING_BYTES])
-        return socket.socket(fileno=fds[0]), heard, message[GREETING_BYTES:].decode()
+        address, sealed = pickle.loads(message[GREETING_BYTES:])  # of this process
+        assert sealed is None, "nobody has a key here"
+        return socket.socket(fileno=fds[0]), heard, address

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from tests.aio.drive import HOST, nonblocking_server, turns, until
-from viamillipede.aio.dialler import Dialler
 from viamillipede.aio.channel import AnotherVersion, ClosedEarly, KnockRefused
+from viamillipede.aio.dialler import Dialler
 from viamillipede.aio.log import Log
 from viamillipede.config import MS_US, Address, RxConfig
 from viamillipede.errors import FrameError, SessionRefused
 from viamillipede.protocol.contact import Contact
-from viamillipede.protocol.wire import VERSION
+from viamillipede.protocol.wire import VERSION, Answer, Verdict
 
 
 @dataclass
@@ -109,7 +109,7 @@ async def test_what_is_wanted_is_dialled_and_an_owned_socket_stays_open() -> Non
         assert made.session.dialling.under_way == {0: 0, 1: 0}
         await until(lambda: len(made.met) == 2 and not made.tasks)
         await turns()
-        assert [(leg, rank) for _, leg, rank in made.met] == [(0, 0), (1, 0)]
+        assert sorted((leg, rank) for _, leg, rank in made.met) == [(0, 0), (1, 0)]
         assert made.session.failed == [] and not made.session.dialling.under_way
         assert all(sock.fileno() >= 0 for sock, _, _ in made.met)
 
@@ -143,6 +143,32 @@ async def test_who_speaks_another_version_is_refused_for_good() -> None:
         assert isinstance(made.errors[0], SessionRefused)
         assert f"the listener speaks version 9 of the protocol, we {VERSION}" in str(made.errors[0])
         assert made.met[0][0].fileno() < 0
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        (Verdict.KEY, "the listener has another key, or phrase"),
+        (Verdict.KEYLESS, "the listener has no key, and we have one; say 'key FILE' there too"),
+    ],
+)
+async def test_who_has_another_key_refuses_for_good(verdict: Verdict, words: str) -> None:
+    async with stage() as made:
+        made.result = KnockRefused(Answer(verdict))
+        made.dialler.dial()
+        await until(lambda: made.errors)
+        assert isinstance(made.errors[0], SessionRefused) and words in str(made.errors[0])
+        assert made.met[0][0].fileno() < 0
+
+
+@pytest.mark.parametrize("verdict", [Verdict.KEY, Verdict.KEYED, Verdict.KEYLESS, Verdict.UNKNOWN, Verdict.LATER])
+async def test_once_there_was_contact_a_refusal_that_anybody_can_forge_is_one_more_try(verdict: Verdict) -> None:
+    async with stage() as made:
+        made.session.on_reached(0)
+        made.result = KnockRefused(Answer(verdict))
+        made.dialler.dial()
+        await until(lambda: made.session.failed and not made.tasks)
+        assert not made.errors and made.session.book.states[0].failures >= 1
 
 
 async def test_nobody_listens() -> None:

@@ -139,7 +139,7 @@ async def test_who_is_refused_hears_why(two: Any) -> None:
 
 
 async def test_a_connection_that_breaks_is_no_failure_of_the_stream(two: Any) -> None:
-    def fail(sock: socket.socket, *_: Any) -> None:
+    def fail(channel: Channel, *_: Any) -> None:
         raise ConnectionResetError(104, "Connection reset by peer")
 
     ours, theirs = two
@@ -157,7 +157,7 @@ async def test_a_connection_that_got_lost_costs_only_itself(two: Any) -> None:
     """There was no descriptor left for it."""
     opened = Open()
     opened.outside.send(GREETING.encode() + b"1 h")
-    hand_over(opened.outside, two[1], Address("h", 2), GREETING)
+    hand_over(opened.outside, Channel(two[1]), Address("h", 2), GREETING)
     await until(lambda: opened.taken)
     assert [address.port for _, address, _ in opened.taken] == [2]
     assert opened.program.log.said == ["a connection was lost: too many descriptors are open"]

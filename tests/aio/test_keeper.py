@@ -102,8 +102,7 @@ async def test_a_connection_is_handed_to_its_stream_and_is_open_nowhere_else() -
         await until(lambda: made.spawner.labels)
         sock, heard, address = await made.spawner.handed(1)
         assert (heard.session, heard.leg, heard.name) == (SESSION, 0, "db1")
-        port, _, host = address.partition(" ")
-        assert (host, int(port)) == first.sock.getsockname()[:2]
+        assert (address.host, address.port) == first.sock.getsockname()[:2]
         await made.come(1, name="db1", receiver=b"receiver")
         again, heard, _ = await made.spawner.handed(1)
         assert heard.leg == 1 and made.spawner.labels == ["db1"]

@@ -4,7 +4,7 @@ import pytest
 
 from viamillipede.config import ANSWER_US, GREETING_US, S_US, Address, RxConfig
 from viamillipede.errors import PeerLost, SessionRefused
-from viamillipede.protocol.contact import Contact
+from viamillipede.protocol.contact import FINAL, Contact
 from viamillipede.protocol.presence import Absence
 from viamillipede.protocol.wire import Verdict
 
@@ -39,16 +39,20 @@ def test_an_answer_is_waited_for_less_long_once_one_was_had() -> None:
 @pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict is not Verdict.ACCEPTED])
 def test_a_refusal_in_words(verdict: Verdict) -> None:
     words = {
-        Verdict.VERSION: "the taker speaks another version of the protocol than ours, 2",
+        Verdict.VERSION: "the taker speaks another version of the protocol than ours, 3",
         Verdict.CHECKPHRASE: "the taker has another checkphrase",
         Verdict.BUSY: "the taker is busy with another stream",
         Verdict.NAME: "the taker does not take streams of the name ''",
         Verdict.ROLE: "a sender listens there, as we are one; it takes a taker",
+        Verdict.KEYLESS: "the taker has no key, and we have one; say 'key FILE' there too",
+        Verdict.KEYED: "the taker has a key, and we have none; say 'key FILE', with the same one",
+        Verdict.KEY: "the taker has another key, or phrase",
+        Verdict.LATER: "too many have come to the taker from here with another key",
     }
     assert made(*HOSTS).on_verdict(0, verdict) == words.get(verdict, "the taker found our hello malformed")
 
 
-@pytest.mark.parametrize("verdict", [Verdict.VERSION, Verdict.CHECKPHRASE, Verdict.ROLE, Verdict.NAME])
+@pytest.mark.parametrize("verdict", FINAL)
 def test_it_is_final_when_every_address_refuses_for_good_before_the_first_contact(verdict: Verdict) -> None:
     side = made(*HOSTS)
     side.on_verdict(0, verdict)

@@ -19,7 +19,9 @@ from viamillipede.protocol.wire import (
     encode_reason,
 )
 
-REFUSED = [Verdict.VERSION, Verdict.CHECKPHRASE, Verdict.ROLE, Verdict.NAME]
+REFUSED = [
+    Verdict.VERSION, Verdict.CHECKPHRASE, Verdict.ROLE, Verdict.NAME, Verdict.KEYLESS, Verdict.KEYED, Verdict.KEY,
+]  # fmt: skip
 BUSY = [Verdict.BUSY, Verdict.MALFORMED]
 
 

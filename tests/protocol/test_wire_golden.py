@@ -1,4 +1,4 @@
-"""The bytes of version 2 never change, and version 1 is told that it is another version."""
+"""The bytes of version 3 never change, and versions 1 and 2 are told that they are other versions."""
 
 import asyncio
 import socket
@@ -11,7 +11,8 @@ import xxhash
 from tests.protocol.test_control import conversation, encoded
 from tests.protocol.test_wire import ANSWER, EVERY_KIND, GREETING
 from tests.protocol.test_wire_calls import CALL
-from viamillipede.aio.handshake import OpeningRefused, hear_call, hear_greeting
+from viamillipede.aio.handshake import hear_call, hear_greeting
+from viamillipede.aio.refusals import OpeningRefused
 from viamillipede.config import LEGS_MAX
 from viamillipede.errors import FrameError
 from viamillipede.protocol.wire import (
@@ -29,9 +30,9 @@ from viamillipede.protocol.wire import (
     encode_waits,
 )
 
-Hear = Callable[[socket.socket], Awaitable[object]]
+Hear = Callable[[socket.socket, None, str], Awaitable[object]]
 
-GOLDEN = Path(__file__).parents[1] / "data" / "frames_v2.bin"
+GOLDEN = Path(__file__).parents[1] / "data" / "frames_v3.bin"
 GREETING_END, ANSWER_END, CALL_END = 136, 176, 216
 GREETING_V1 = bytes.fromhex(
     "766d6c7001000001000102030405060708090a0b0c0d0e0f" "7265636569766572" "00000007" "776f7264"
@@ -40,6 +41,14 @@ GREETING_V1 = bytes.fromhex(
 CALL_V1 = bytes.fromhex(
     "766d6c70" "01" "01" "0000" "7265636569766572" "00000007" "00000002" "00000003" "776f7264" "dbce4329df4f0005"
 )  # fmt: skip
+GREETING_V2 = bytes.fromhex(
+    "766d6c7002000001000102030405060708090a0b0c0d0e0f726563656976657200000007776f72640000000004000000"
+    "0000000000100000000000000000000064623140686f73743a6e696768746c792b322e74617200000000000000000000"
+    "0000000000000000000000000000000000000000000000000000000000000000bf49913151b2efb4"
+)
+CALL_V2 = bytes.fromhex(
+    "766d6c70020100007265636569766572000000070000000200000003776f7264b5820d05b354d676"
+)
 
 MESSAGES = [
     (Kind.DATA, 3, 3 << 20, b"payload"),
@@ -60,12 +69,12 @@ def golden_bytes() -> bytes:
     return GREETING.encode() + ANSWER.encode() + CALL.encode() + encoded(MESSAGES)
 
 
-def test_version_2_is_encoded_as_ever() -> None:
+def test_version_3_is_encoded_as_ever() -> None:
     assert {kind for kind, *_ in MESSAGES} == set(Kind)
     assert GOLDEN.read_bytes() == golden_bytes()
 
 
-def test_version_2_is_decoded_as_ever() -> None:
+def test_version_3_is_decoded_as_ever() -> None:
     data = GOLDEN.read_bytes()
     assert decode_greeting_untrusted(data[:GREETING_END]) == GREETING
     assert decode_answer_untrusted(data[GREETING_END:ANSWER_END]) == ANSWER
@@ -79,7 +88,7 @@ def test_version_2_is_decoded_as_ever() -> None:
     assert position == len(data)
 
 
-# Version 1 ------------------------------------------------------------------------------------------------
+# Versions 1 and 2 ------------------------------------------------------------------------------------------------
 
 
 def test_version_1_is_not_ours() -> None:
@@ -92,15 +101,27 @@ def test_version_1_is_not_ours() -> None:
         decode_call_untrusted(CALL_V1)
 
 
-@pytest.mark.parametrize(("data", "hear"), [(GREETING_V1, hear_greeting), (CALL_V1, hear_call)])
-def test_version_1_is_refused_with_the_verdict_version(data: bytes, hear: Hear) -> None:
+def test_version_2_is_not_ours() -> None:
+    """Its openings are as long as ours, and their hashes are right: the version is all that tells."""
+    for data, decode in ((GREETING_V2, decode_greeting_untrusted), (CALL_V2, decode_call_untrusted)):
+        assert xxhash.xxh3_64_digest(data[:-8]) == data[-8:] and check_prefix_untrusted(data) == 2
+        with pytest.raises(FrameError, match="another version's"):
+            decode(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "hear"),
+    [(GREETING_V1, hear_greeting), (CALL_V1, hear_call), (GREETING_V2, hear_greeting), (CALL_V2, hear_call)],
+    ids=["greeting 1", "call 1", "greeting 2", "call 2"],
+)
+def test_another_version_is_refused_with_the_verdict_version(data: bytes, hear: Hear) -> None:
     async def refused() -> OpeningRefused:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)
             theirs.send(data)
-            with pytest.raises(OpeningRefused, match="it speaks version 1 of the protocol, we 2") as caught:
-                await hear(ours)
+            with pytest.raises(OpeningRefused, match=f"it speaks version {data[4]} of the protocol, we 3") as caught:
+                await hear(ours, None, "host")
             return caught.value
 
     assert asyncio.run(refused()).answer.verdict is Verdict.VERSION

@@ -85,8 +85,10 @@ def test_the_near_end_is_told_to_end(host: Host, ends: Ends, number: int, status
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_the_near_end_is_ended_while_ssh_asks(host: Host, ends: Ends, number: int) -> None:
-    ssh = host.script("asking", f"echo $$ >{host['asking-pid']}; exec sleep 1000")
+@pytest.mark.parametrize("option", ["-G", "far-end"])
+def test_the_near_end_is_ended_while_ssh_asks(host: Host, ends: Ends, number: int, option: str) -> None:
+    asking = f"echo $$ >{host['asking-pid']}; exec sleep 1000"
+    ssh = host.script("asking", f'case "$*" in *{option}*) {asking};; *) exec {host.ssh} "$@";; esac')
     near = ends.near("to", *host.busy(), ssh=ssh)
     process = psutil.Process(host.number("asking-pid"))
     near.signal(number)

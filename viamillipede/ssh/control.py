@@ -43,7 +43,7 @@ class Ssh:
         argv = [*command, *OPTIONS, *options, dest, remote]
         try:
             self._process = subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, preexec_fn=_dying_with(os.getpid())
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, preexec_fn=dying_with(os.getpid())
             )
         except OSError as error:
             raise NoContact(f"cannot run {command[0]!r}: {error.strerror}; 'ssh-command' says another one") from error
@@ -146,7 +146,7 @@ class Ssh:
                     raise TimeoutError from None
 
 
-def _dying_with(parent: int) -> Callable[[], None] | None:
+def dying_with(parent: int) -> Callable[[], None] | None:
     """To be called in a child between fork and exec: the kernel ends it when we die, however that comes about."""
     if sys.platform != "linux":
         return None

@@ -1,6 +1,7 @@
 """The near end: ssh is run, the far end asked, the stream moved, and both outcomes made into one."""
 
 import contextlib
+import os
 import re
 import subprocess
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from viamillipede.errors import (
 from viamillipede.protocol.wire import VERSION
 from viamillipede.secret import fresh_key, spell_key
 from viamillipede.ssh.bring import taker, zipapp
-from viamillipede.ssh.control import OPTIONS, Ended, Ssh, stopped_by_signals
+from viamillipede.ssh.control import OPTIONS, Ended, Ssh, dying_with, stopped_by_signals
 from viamillipede.ssh.messages import Answer, Ending, NotUnderstood, Request, another_version, encode
 from viamillipede.ssh.tunnel import LOOPBACK, tunnel
 from viamillipede.ssh.words import FAR_COMMAND, FAR_END, FAR_PYTHON, Asked, dial_at
@@ -78,6 +79,7 @@ def _host(asked: Asked) -> str:
         found = subprocess.run(
             [*asked.ssh, *OPTIONS, "-G", asked.dest],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=CONFIG_S, check=False,
+            preexec_fn=dying_with(os.getpid()),
         )  # fmt: skip
         match = re.search(r"^hostname (\S+)$", found.stdout, re.MULTILINE)
         if found.returncode == 0 and match:

@@ -17,7 +17,7 @@ from viamillipede.units import parse_int
 from viamillipede.values import labelled, parse_host
 from viamillipede.words import ALIASES, TERMS, known_words
 
-TO, FROM = "to", "from"
+TO, FROM, ALSO = "to", "from", "also"
 VERBS = {TO: ("tx", "rx"), FROM: ("rx", "tx")}  # what we are then, and what the far end is
 FAR_END = "far-end"
 FAR_COMMAND, FAR_PYTHON = "viamillipede", "python3"  # what is run over there, the second one with bring
@@ -41,7 +41,7 @@ class Word:
 
 
 WORDS = (
-    Word("also", "ADDRESS", "another address of the host, HOST or HOST:PORT"),
+    Word(ALSO, "ADDRESS", "another address of the host, HOST or HOST:PORT"),
     Word("port", "RANGE", "the port over there, N or LOW-HIGH"),
     Word("tunnel", "", "the legs go through ssh as well"),
     Word("ssh-command", "COMMAND", "what is run instead of ssh"),
@@ -108,6 +108,13 @@ def _words(argv: Sequence[str]) -> Iterator[str]:
         name = token.removeprefix("--")
         if rest and (_METAVARS.get(name) or known_words().get(name)):
             rest.pop()
+
+
+def is_word_of(verb: str, word: str, role: str) -> bool:
+    """Whether `word`, which is for `role` alone ("": both), may be said behind `verb`."""
+    if word in _NO_WORDS or (verb == FROM and word == "weight"):  # who sends decides on shares
+        return False
+    return verb == FROM or role in ("", VERBS[verb][0])
 
 
 def read(argv: Sequence[str], environ: Mapping[str, str], files: Said) -> Asked:
@@ -234,7 +241,7 @@ def _close(name: str) -> str:
 
 
 def _note_own(line: _Line, name: str, value: str) -> None:
-    if name == "also":
+    if name == ALSO:
         labelled(name, _also, value)
         line.also.append(value)
         line.paths.append([])
