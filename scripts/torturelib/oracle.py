@@ -68,11 +68,10 @@ def expected(plan: Plan) -> frozenset[Pair]:
     tx, rx = _ended_by(fault) if fault is not None else (REMOTE_FAILED, LOCAL_IO)
     pairs: set[Pair] = {(tx, rx)}
     unread = HELD_BYTES if plan.sink.kind == "command" else 0  # what a sink's command can be rid of without a reader
-    if fault is not None and fault.hold == "read" and plan.size - fault.at <= unread:
-        pairs.add((COMPLETE, COMPLETE))  # there may be nothing left to do
     if fault is not None and fault.hold == "read" and fault.who == "tx":
         pairs.add((tx, COMPLETE))  # rx may have got all of it, and only its reader has not
-    if fault is not None and fault.hold == "race":  # it may come after the end, or while one side is ending already
+    nothing_left = fault is not None and fault.hold == "read" and plan.size - fault.at <= unread
+    if fault is not None and (fault.hold == "race" or nothing_left):  # it may come after the end, or in the midst of it
         ends_tx = fault.who == "tx" or fault.kind.startswith("source")
         pairs |= {(COMPLETE, COMPLETE), (tx, COMPLETE) if ends_tx else (COMPLETE, rx)}
     if plan.shaky:  # without a leg nobody can be told why

@@ -1,7 +1,7 @@
 """Records: where they begin and end, that nothing unchecked is handed out, and that no nonce is ever used twice."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from unittest import mock
 
@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from viamillipede.config import MIB
-from viamillipede.protocol import noise, sealing, wire
+from viamillipede.protocol import sealing, wire
 from viamillipede.protocol.noise import CIPHERS, CipherState, NotSealedForUs
 from viamillipede.protocol.sealing import REKEY_RECORDS, Opener, Sealer
 from viamillipede.protocol.wire import CONTROL_BYTES_MAX, HEADER_BYTES, RECORD_BYTES, Kind, encode_header
@@ -181,7 +181,7 @@ def test_no_more_than_one_record_is_held_whatever_a_header_announces() -> None:
     hear(theirs, first)
     assert first.most == 56 == len(theirs._buffer)
     huge = encode_header(Kind.DATA, (1 << 32) - 1, 0, 0, 0)
-    sock = Socket(ours._state_seal(huge) if hasattr(ours, "_state_seal") else ours.opening(huge))
+    sock = Socket(ours.opening(huge))
     hear(theirs, sock)
     assert sock.most == len(theirs._buffer) == RECORD_BYTES + TAG
 
@@ -246,7 +246,7 @@ def test_a_record_of_another_leg_is_refused_in_the_same_place() -> None:
 
 
 def test_what_we_have_said_is_refused_when_it_is_said_back() -> None:
-    ours, theirs = noise.CipherState("AESGCM", KEY), noise.CipherState("AESGCM", OTHER)
+    ours, theirs = CipherState("AESGCM", KEY), CipherState("AESGCM", OTHER)
     said = Sealer(ours).messages(PLAIN)
     with pytest.raises(NotSealedForUs):
         hear(Opener(theirs), Socket(said))
@@ -270,34 +270,43 @@ def test_an_opening_that_was_not_sealed_is_refused(count: int) -> None:
 
 
 class Spy:
-    """An AEAD that remembers what each key was used for."""
+    """The AEADs of one side, which remember what each key was used for."""
 
-    sealed: set[tuple[bytes, bytes]]
-    opened: set[tuple[bytes, bytes]]
+    def __init__(self) -> None:
+        self.used: Counter[bytes] = Counter()
+        self.nonces: set[tuple[bytes, bytes]] = set()
 
-    def __init__(self, key: bytes) -> None:
-        self._key, self._aead = key, AESGCM(key)
+    def __call__(self, key: bytes) -> "SpiedAead":
+        return SpiedAead(self, key)
+
+    def note(self, key: bytes, nonce: bytes) -> None:
+        """It is used for this now."""
+        assert (key, nonce) not in self.nonces, "a nonce has come twice"
+        self.nonces.add((key, nonce))
+        self.used[key] += 1
+
+
+class SpiedAead:
+    """An AEAD for one key."""
+
+    def __init__(self, spy: Spy, key: bytes) -> None:
+        self._spy, self._key, self._aead = spy, key, AESGCM(key)
 
     def encrypt_into(self, nonce: bytes, data: bytes, about: bytes | None, buf: memoryview) -> int:
         """See Aead."""
-        used = (self._key, bytes(nonce))
-        assert used not in self.sealed, "a nonce has come twice"
-        self.sealed.add(used)
+        self._spy.note(self._key, bytes(nonce))
         return self._aead.encrypt_into(nonce, data, about, buf)
 
     def decrypt_into(self, nonce: bytes, data: bytes, about: bytes | None, buf: memoryview) -> int:
         """See Aead."""
-        self.opened.add((self._key, bytes(nonce)))
+        self._spy.note(self._key, bytes(nonce))
         return self._aead.decrypt_into(nonce, data, about, buf)
 
 
-@pytest.fixture
-def spied(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Spy]]:
-    """Every key is watched."""
-    Spy.sealed, Spy.opened = set(), set()
-    monkeypatch.setitem(CIPHERS, "AESGCM", (Spy, "big"))
-    yield Spy
-    Spy.sealed, Spy.opened = set(), set()
+def spied(spy: Spy) -> CipherState:
+    """A state all of whose keys are watched."""
+    with mock.patch.dict(CIPHERS, {"AESGCM": (spy, "big")}):
+        return CipherState("AESGCM", KEY)
 
 
 def nonce(count: int) -> bytes:
@@ -305,13 +314,21 @@ def nonce(count: int) -> bytes:
     return bytes(4) + count.to_bytes(8, "big")
 
 
-def test_no_nonce_comes_twice_and_no_key_is_used_for_too_long(spied: type[Spy]) -> None:
+LAST = nonce(2**64 - 1)  # of no record: the next key is made with it
+
+
+def next_key(key: bytes) -> bytes:
+    """REKEY of the Noise Protocol Framework, said once more."""
+    return AESGCM(key).encrypt(LAST, bytes(32), None)[:32]
+
+
+def test_no_nonce_comes_twice_and_no_key_is_used_for_too_long() -> None:
     """Three new keys, in messages of one to three records; the other side goes along."""
-    out = memoryview(bytearray(1000))
+    sending, receiving = Spy(), Spy()
+    said = [message(size) for size in (0, 5, 2 * SMALL)]
+    view, out, count = memoryview(bytearray(1000)), memoryview(bytearray(1000)), 0
     with mock.patch.object(sealing, "RECORD_BYTES", SMALL):
-        ours, theirs = sealer(), opener()
-        said = [message(size) for size in (0, 5, 2 * SMALL)]
-        view, count = memoryview(bytearray(1000)), 0
+        ours, theirs = Sealer(spied(sending)), Opener(spied(receiving))
         while count < 3 * REKEY_RECORDS + 1000:
             for each in said:
                 sock = Socket(bytes(ours.message(each[:HEADER_BYTES], each[HEADER_BYTES:], out)))
@@ -320,10 +337,50 @@ def test_no_nonce_comes_twice_and_no_key_is_used_for_too_long(spied: type[Spy]) 
                     heard += theirs.read_into(sock.recv_into, view[heard:])
                 assert view[:heard] == each
             count += len(cut([0, 5, 2 * SMALL], SMALL))
-    rekeys = 2 * 3  # both sides compute the new key, and each for itself
-    used = Counter(key for key, _ in spied.sealed)
-    assert len(used) == 4 and used.keys() == {key for key, _ in spied.opened}
-    assert max(used.values()) == REKEY_RECORDS + 1, "and one is for the next key"
-    assert len(spied.opened) == count == len(spied.sealed) - rekeys // 2
-    assert {number for _, number in spied.opened} == {nonce(number) for number in range(count)}
-    assert nonce(2**64 - 1) in {number for _, number in spied.sealed}
+    keys = [KEY]
+    for _ in range(3):
+        keys.append(next_key(keys[-1]))
+    for spy in (sending, receiving):
+        assert spy.nonces - {(key, LAST) for key in keys[:3]} == {
+            (keys[number // REKEY_RECORDS], nonce(number)) for number in range(count)
+        }
+        assert max(spy.used.values()) == REKEY_RECORDS + 1, "and one is for the next key"
+
+
+def test_a_new_key_comes_long_before_the_limits_of_the_ciphers() -> None:
+    """SP 800-38D: 2**32 uses of a key with nonces of its own, 2**36 bytes at most in each; ours are far below."""
+    assert REKEY_RECORDS <= 1 << 20 and REKEY_RECORDS * RECORD_BYTES <= 1 << 36
+    assert sealing.REKEY_RECORDS * 16 < 1 << 32
+
+
+@pytest.mark.parametrize("missed", [0, 1])
+def test_both_sides_must_change_the_key_at_the_same_record(missed: int) -> None:
+    state = CipherState("AESGCM", KEY)
+    state.count = REKEY_RECORDS
+    record = Sealer(state).opening(b"the first one under the second key")
+    theirs = CipherState("AESGCM", KEY)
+    theirs.count = REKEY_RECORDS
+    if missed:
+        with pytest.raises(NotSealedForUs):
+            theirs.open_into(record, memoryview(bytearray(len(record) - TAG)))
+    else:
+        assert Opener(theirs).opening(record) == b"the first one under the second key"
+    with pytest.raises(InvalidTag):
+        AESGCM(KEY).decrypt(nonce(REKEY_RECORDS), record, None)
+    assert AESGCM(next_key(KEY)).decrypt(nonce(REKEY_RECORDS), record, None)
+
+
+def test_another_process_goes_on_where_one_has_stopped() -> None:
+    ours, theirs = sealer(), opener()
+    assert theirs.opening(ours.opening(b"greeting")) == b"greeting"
+    assert hear(theirs, Socket(ours.messages(PLAIN))) == PLAIN
+    ours, theirs = (
+        Sealer(CipherState.imported(*ours.export())),
+        Opener(CipherState.imported(*theirs.export())),
+    )
+    assert hear(theirs, Socket(ours.messages(PLAIN))) == PLAIN
+
+
+def test_no_key_is_shown() -> None:
+    for each in (CipherState("AESGCM", KEY), sealer(), opener()):
+        assert KEY.hex() not in repr(each) and str(KEY) not in repr(each) and repr(KEY)[2:-1] not in str(each)
