@@ -127,6 +127,7 @@ def plan_with(fault: Fault | None = None, **changes: object) -> Plan:
         (plan_with(Fault("hup", 5, "race", who="rx")), {(8, 129), (0, 0), (0, 129)}),
         (plan_with(Fault("reader dies", 5, "read")), {(8, 7)}),
         (plan_with(Fault("reader dies", 1000, "read")), {(8, 7), (0, 0)}),
+        (plan_with(Fault("kill", 990, "read", who="rx"), sink=Sink("command")), {(5, -9), (0, 0), (0, -9)}),
         (plan_with(Fault("source fails", 5, gate=5, number=3)), {(7, 8)}),
         (plan_with(Fault("sink fails", 1000, "self", number=3), sink=Sink("command")), {(8, 7)}),
         (plan_with(sink=Sink("full", capacity=999)), {(8, 7)}),

@@ -40,9 +40,9 @@ contenders: viamillipede-LEGS and viamillipede-LEGS-checksum; the peers nc, soca
 two with blocks of 1 MiB; the limits pipe (source and sink with nothing but a pipe of 1 MiB between them)
 and iperf3 (one TCP connection). Encrypted: viamillipede-LEGS-key, the same with ChaCha20-Poly1305 (-chacha),
 ssh to an sshd of the benchmark's own, and socat with OpenSSL; all with pipes of 1 MiB. By processors: NAME@2
-has two for the whole transfer, source and sink included; NAME@1+1 has one for source and tx, one for rx and sink. Time runs from the start of the source to the exit of the sink, so it
-includes the start of tx. Exit status: 0 measured, 1 nothing could be measured, or with --strict a target
-was missed, 2 usage."""
+has two for the whole transfer, source and sink included; NAME@1+1 has one for source and tx, one for rx and
+sink. Time runs from the start of the source to the exit of the sink, so it includes the start of tx. Exit
+status: 0 measured, 1 nothing could be measured, or with --strict a target was missed, 2 usage."""
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -128,7 +128,7 @@ class Stream:
             return
         self.heard[index].feed(data)
         if self.sealed:
-            data = _sealed(self.shell.sealers[leg.key], data)
+            data = in_records(self.shell.sealers[leg.key], data)
         self.later[index] += data
         part = self.script.byte() if cut else 0
         count = len(self.later[index]) if part < 128 else len(self.later[index]) * (part - 128) // 128
@@ -269,7 +269,7 @@ class Stream:
             self.said.check_hashes(self.shell.output)
 
 
-def _sealed(sealer: Sealer, data: bytes) -> bytes:
+def in_records(sealer: Sealer, data: bytes) -> bytes:
     """Messages as records, also where the last one is not whole."""
     out = bytearray()
     while len(data) >= HEADER_BYTES:

@@ -70,8 +70,11 @@ def expected(plan: Plan) -> frozenset[Pair]:
     unread = HELD_BYTES if plan.sink.kind == "command" else 0  # what a sink's command can be rid of without a reader
     if fault is not None and fault.hold == "read" and fault.who == "tx":
         pairs.add((tx, COMPLETE))  # rx may have got all of it, and only its reader has not
-    nothing_left = fault is not None and fault.hold == "read" and plan.size - fault.at <= unread
-    if fault is not None and (fault.hold == "race" or nothing_left):  # it may come after the end, or in the midst of it
+    if fault is not None and fault.hold == "read" and plan.size - fault.at <= unread:  # nothing may be left to do ...
+        pairs.add((COMPLETE, COMPLETE))
+        if fault.who == "rx":
+            pairs.add((COMPLETE, rx))  # ... but to end, when tx knows already
+    if fault is not None and fault.hold == "race":  # it may come after the end, or while one side is ending already
         ends_tx = fault.who == "tx" or fault.kind.startswith("source")
         pairs |= {(COMPLETE, COMPLETE), (tx, COMPLETE) if ends_tx else (COMPLETE, rx)}
     if plan.shaky:  # without a leg nobody can be told why

@@ -63,7 +63,7 @@ def run(asked: Asked) -> int:
                 addresses = dial_at(asked, host, answer.port)
         outcome = _move(replace(config, addresses=addresses))
         with stopped_by_signals():
-            return _combine(asked, outcome, ssh, addresses)
+            return combine(asked, outcome, ssh, addresses)
 
 
 def _remote(asked: Asked, program: Path | None) -> str:
@@ -141,28 +141,28 @@ def _failure_of(status: int, text: str) -> Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
+class Outcome:
     """How the transfer went here."""
 
     status: int
     failure: Failure | None = None
 
 
-def _move(config: TxConfig | RxConfig) -> _Outcome:
+def _move(config: TxConfig | RxConfig) -> Outcome:
     """The stream, from here or to here."""
     try:
         if isinstance(config, TxConfig):
             from viamillipede.aio.tx import transmit
 
-            return _Outcome(transmit(config))
+            return Outcome(transmit(config))
         from viamillipede.aio.receive import receive
 
-        return _Outcome(receive(config))
+        return Outcome(receive(config))
     except Failure as failure:
-        return _Outcome(int(failure.exit_status), failure)
+        return Outcome(int(failure.exit_status), failure)
 
 
-def _combine(asked: Asked, outcome: _Outcome, ssh: Ssh, addresses: tuple[Address, ...]) -> int:
+def combine(asked: Asked, outcome: Outcome, ssh: Ssh, addresses: tuple[Address, ...]) -> int:
     """Wait for the far end, and make one status of two. Raises Failure."""
     failure = outcome.failure
     if failure is not None:

@@ -21,7 +21,15 @@ def tunnel(asked: Asked, port: int) -> Iterator[int]:
     nothing is left however we end. Strangers may connect to the port; they have no key.
     """
     with _reserved() as ours:
-        options = ("-o", "ExitOnForwardFailure=yes", "-L", f"{LOOPBACK}:{ours}:{LOOPBACK}:{port}")
+        # A connection of its own: one that is shared would keep the forwarding when we are gone.
+        options = (
+            "-o",
+            "ControlPath=none",
+            "-o",
+            "ExitOnForwardFailure=yes",
+            "-L",
+            f"{LOOPBACK}:{ours}:{LOOPBACK}:{port}",
+        )
         ready = encode(Answer(port=ours)).decode().strip()
         with Ssh(asked.ssh, options, asked.dest, f"echo '{ready}' && cat >/dev/null") as ssh:
             try:
