@@ -10,7 +10,7 @@ from tests.recipes.helpers import Hosts, missing, needs
 from tests.recipes.trees import assert_same, plant
 
 pytestmark = pytest.mark.slow
-COMPRESSED, ENCRYPTED = recipe("Compressed"), recipe("Encrypted")
+COMPRESSED, ENCRYPTED, BY_OPENSSL = recipe("Compressed"), recipe("Encrypted"), recipe("Encrypted by openssl")
 BUFFERED = recipe("With mbuffer and pv")
 COMPRESSORS = {
     "zstd": ("zstd -T0", "zstd -d"),
@@ -75,11 +75,36 @@ def key_file(hosts: Hosts, text: str = "correct horse battery staple") -> str:
     return f"file:{path}"
 
 
-@HAVE_OPENSSL
+def own_key(hosts: Hosts, name: str = "key") -> str:
+    """A key for both sides, in a file."""
+    path = hosts.folder / name
+    if not path.exists():
+        hosts.shell(name, f"umask 077; viamillipede key > {path}").ended()
+    return str(path)
+
+
 def test_encrypted(hosts: Hosts) -> None:
     plant(hosts.source, bulk_bytes=4 * MIB)
-    receiver, sender = changes(hosts, **{"file:/etc/key": key_file(hosts)})
+    receiver, sender = changes(hosts, **{"/etc/viamillipede.key": own_key(hosts)})
     hosts.succeed(ENCRYPTED, receiver, sender)
+    assert_same(hosts.source, hosts.target)
+
+
+def test_another_key_gets_nothing_in(hosts: Hosts) -> None:
+    receiver, sender = changes(hosts)
+    receiver["/etc/viamillipede.key"] = own_key(hosts)
+    sender["/etc/viamillipede.key"] = own_key(hosts, "another")
+    rx = hosts.shell("receiver", hosts.on(ENCRYPTED.receiver.replace("rx 8834", "rx 8834 wait 5s"), receiver))
+    sent = hosts.shell("sender", hosts.on(ENCRYPTED.sender, sender)).ended()
+    assert (sent.status, rx.ended().status) == (4, 9) and "another key" in sent.said
+    assert not list(hosts.target.iterdir())
+
+
+@HAVE_OPENSSL
+def test_encrypted_by_openssl(hosts: Hosts) -> None:
+    plant(hosts.source, bulk_bytes=4 * MIB)
+    receiver, sender = changes(hosts, **{"file:/etc/key": key_file(hosts)})
+    hosts.succeed(BY_OPENSSL, receiver, sender)
     assert_same(hosts.source, hosts.target)
 
 
@@ -91,7 +116,7 @@ def test_openssl_does_not_notice_another_key(hosts: Hosts) -> None:
     receiver["file:/etc/key"], sender["file:/etc/key"] = key_file(hosts), key_file(hosts, "another")
     receiver["tar x -C /restore"] = f"cat > {hosts.target}/decrypted"
     del receiver["/restore"]
-    received, sent = hosts.succeed(ENCRYPTED, receiver, sender)
+    received, sent = hosts.succeed(BY_OPENSSL, receiver, sender)
     decrypted = (hosts.target / "decrypted").read_bytes()
     assert decrypted and b"ustar" not in decrypted, received.said + sent.said
 

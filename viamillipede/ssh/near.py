@@ -34,6 +34,7 @@ from viamillipede.standard_streams import PROGRAM, check_own_end, complain
 FAR_PATIENCE_US = 30 * S_US  # how much longer than we the far end waits for the first contact: who fails first tells
 ENDING_S = 30.0  # how long a far end whose stream is whole may take to say so
 ENDED_S = 12.0  # how long one that was told to end may take: its command is killed before
+CLOSED_S = 3.0  # how long ssh may stay when it has said so: what the command has left behind may hold it for ever
 CONFIG_S = 20.0  # how long ssh may take to say what its configuration says
 _SSH_FAILED, _CANNOT_RUN, _NOT_FOUND = 255, 126, 127
 _SCHEME = re.compile(r"ssh://(?:[^@/]*@)?(\[[^\]]*\]|[^:/]+)")
@@ -191,7 +192,7 @@ def _ending(ssh: Ssh, patient: bool) -> tuple[Ending | None, int]:
     ending = None
     with contextlib.suppress(Ended, TimeoutError, NotUnderstood, PeerLost):
         ending = ssh.exchange(Ending, timeout_s=ENDING_S if patient else ENDED_S)
-    return ending, ssh.end(ENDED_S if ending is not None or not patient else 0.0)
+    return ending, ssh.end(CLOSED_S if ending is not None else 0.0)
 
 
 def _how(status: int) -> str:

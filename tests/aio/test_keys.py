@@ -1,0 +1,416 @@
+"""Knock and admit over a connection: who has the key, the phrase or a leg's secret comes in, and nobody else."""
+
+import asyncio
+import base64
+import contextlib
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from spake2 import SPAKE2_A, SPAKE2_B
+
+from tests.aio.drive import Peer, greeting, tcp_pair
+from viamillipede.aio import keys as module
+from viamillipede.aio.channel import Channel, ClosedEarly, KnockRefused, hear
+from viamillipede.aio.keys import PHRASE_US, PHRASES_BURST, Keys
+from viamillipede.aio.refusals import KeyRefused, OpeningRefused, answering
+from viamillipede.config import LEGS_MAX, S_US, RxConfig, Secret, TxConfig
+from viamillipede.errors import FrameError
+from viamillipede.protocol import hello
+from viamillipede.protocol.attempts import ATTEMPTS_BURST
+from viamillipede.protocol.hello import HELLO_BYTES, MESSAGE_BYTES, WELCOME_BYTES, Hello, Mode
+from viamillipede.protocol.noise import NotSealedForUs
+from viamillipede.protocol.wire import GREETING_BYTES, PREFIX_BYTES, TAG_BYTES, Answer, Opening, Verdict
+
+KEY, ANOTHER = bytes(range(32)), bytes(range(1, 33))
+PHRASE, WRONG = b"a thousand feet and more", b"a thousand feet and less"
+Both = tuple[Channel | BaseException, Channel | BaseException]
+
+
+class Clock:
+    """Time that stands still unless the test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1000 * S_US
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Of the keys."""
+    made = Clock()
+    monkeypatch.setattr(module, "now_us", lambda: made.now)
+    return made
+
+
+def with_key(key: bytes = KEY) -> Keys:
+    """A side with this key."""
+    return Keys(RxConfig(key=Secret(key)))
+
+
+def with_phrase(phrase: bytes = PHRASE) -> Keys:
+    """A side with this phrase."""
+    return Keys(TxConfig(phrase=Secret(phrase)))
+
+
+async def admit(keys: Keys, sock: socket.socket, host: str) -> Channel:
+    """As a listener does."""
+    async with answering(sock):
+        return await keys.admit(sock, await hear(sock, PREFIX_BYTES + 1, "closed"), host)
+
+
+async def meet(ours: Keys, theirs: Keys, host: str = "host", opening: Opening = Opening.GREETING) -> Both:
+    """We knock at theirs: what comes of it at either side. The connection is closed if nothing does."""
+    here, there = tcp_pair()
+
+    async def knock() -> Channel:
+        try:
+            return await ours.knock(here, opening)
+        except BaseException:
+            here.close()
+            raise
+
+    async def answer() -> Channel:
+        try:
+            return await admit(theirs, there, host)
+        except BaseException:
+            there.close()
+            raise
+
+    found = await asyncio.gather(knock(), answer(), return_exceptions=True)
+    return found[0], found[1]
+
+
+@contextlib.asynccontextmanager
+async def together(ours: Keys, theirs: Keys, opening: Opening = Opening.GREETING) -> AsyncIterator[tuple[Any, Any]]:
+    """Both channels of a connection that was admitted."""
+    here, there = await meet(ours, theirs, opening=opening)
+    assert isinstance(here, Channel) and isinstance(there, Channel), (here, there)
+    with here.sock, there.sock:
+        yield here, there
+
+
+async def comes_in(ours: Keys, theirs: Keys, host: str = "host") -> bool:
+    """Whether we do."""
+    found = await meet(ours, theirs, host)
+    for each in found:
+        if isinstance(each, Channel):
+            each.sock.close()
+        else:
+            assert isinstance(each, FrameError | OSError), each
+    return isinstance(found[0], Channel) and isinstance(found[1], Channel)
+
+
+def verdict(found: Both) -> Verdict:
+    """What who knocked was told."""
+    assert isinstance(found[0], KnockRefused), found
+    return found[0].answer.verdict
+
+
+# Who comes in -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [with_key, with_phrase])
+@pytest.mark.parametrize("opening", [Opening.GREETING, Opening.CALL])
+async def test_with_the_same_secret_both_directions_are_sealed(make: Any, opening: Opening) -> None:
+    async with together(make(), make(), opening) as (here, there):
+        assert there.opening is opening and here.secret == there.secret and len(here.secret) == 32
+        for one, other in ((here, there), (there, here)):
+            await one.say(greeting(5))
+            assert await other.hear(GREETING_BYTES, "closed") == greeting(5)
+        await here.say(greeting(6))
+        record = await Peer(there.sock).exactly(GREETING_BYTES + TAG_BYTES)
+        assert greeting(6)[:8] not in record and there.opener.opening(record) == greeting(6)
+
+
+@pytest.mark.parametrize("make", [with_key, with_phrase])
+async def test_two_connections_have_nothing_in_common(make: Any) -> None:
+    ours, theirs = make(), make()
+    async with together(ours, theirs) as (one, _), together(ours, theirs) as (other, _):
+        assert one.secret != other.secret
+        assert one.sealed(greeting()) != other.sealed(greeting())
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "words", "told"),
+    [
+        (with_key(), with_key(ANOTHER), "it has another key", Verdict.KEY),
+        (with_phrase(), with_phrase(WRONG), "it has another phrase", Verdict.KEY),
+        (with_key(), with_phrase(), "it comes with a key, we have a phrase", Verdict.KEY),
+        (with_phrase(), with_key(), "it comes with a phrase, we have a key", Verdict.KEY),
+    ],
+    ids=["another key", "another phrase", "key to phrase", "phrase to key"],
+)
+async def test_whose_secret_is_another_hears_it(ours: Keys, theirs: Keys, words: str, told: Verdict) -> None:
+    found = await meet(ours, theirs)
+    assert verdict(found) is told
+    assert isinstance(found[1], KeyRefused) and str(found[1]) == words
+
+
+@pytest.mark.parametrize("make", [with_key, with_phrase])
+async def test_who_listens_has_to_prove_it_as_well(make: Any, pair: Any) -> None:
+    """It says ACCEPTED, and makes up the rest."""
+    keys, peer = make(), Peer(pair[1])
+    task = asyncio.create_task(keys.knock(pair[0], Opening.GREETING))
+    if make is with_phrase:
+        await peer.say(hello.encode_welcome() + SPAKE2_B(WRONG, idA=b"viamillipede", idB=b"viamillipede").start())
+    await peer.say(hello.encode_welcome() + os.urandom(MESSAGE_BYTES))
+    with pytest.raises(FrameError):
+        await task
+
+
+async def test_a_welcome_of_another_hello_is_refused(pair: Any) -> None:
+    """What was recorded once: it answers another ephemeral key."""
+    async with recorded(with_key()) as (_, welcome):
+        await Peer(pair[1]).say(welcome)
+        with pytest.raises(NotSealedForUs, match="it does not have our key"):
+            await with_key().knock(pair[0], Opening.GREETING)
+
+
+async def test_our_own_words_are_no_welcome(pair: Any) -> None:
+    knocks = (with_key().knock(sock, Opening.GREETING) for sock in pair)
+    found = await asyncio.gather(*knocks, return_exceptions=True)
+    assert all(isinstance(each, FrameError) for each in found), found
+
+
+@pytest.mark.parametrize("place", [6, 7, 8, 23, 24, 55, 56, 79])
+async def test_no_changed_byte_of_a_hello_is_accepted(place: int, pair: Any) -> None:
+    here, there = pair
+    changing, changed = tcp_pair()
+    with changing, changed:
+        task = asyncio.create_task(with_key().knock(changing, Opening.GREETING))
+        said = bytearray(await Peer(changed).exactly(HELLO_BYTES + MESSAGE_BYTES))
+        said[place] ^= 1
+        await Peer(here).say(bytes(said))
+        here.shutdown(socket.SHUT_WR)
+        with pytest.raises(FrameError):
+            await admit(with_key(), there, "host")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_recorded_hello_brings_nobody_in(pair: Any) -> None:
+    """It is answered, since it was good once; but what follows cannot be read, or said."""
+    keys = with_key()
+    async with recorded(keys) as (said, _):
+        await Peer(pair[0]).say(said)
+        channel = await admit(keys, pair[1], "host")
+        assert channel.opener is not None
+        with pytest.raises(NotSealedForUs):
+            await channel.hear(GREETING_BYTES, "closed")
+
+
+@contextlib.asynccontextmanager
+async def recorded(keys: Keys) -> AsyncIterator[tuple[bytes, bytes]]:
+    """What was said on a connection of who has the key: hello and greeting, and the welcome."""
+    here, middle = tcp_pair()
+    further, there = tcp_pair()
+    with here, middle, further, there:
+        knocking = asyncio.create_task(with_key().knock(here, Opening.GREETING))
+        answering_it = asyncio.create_task(admit(keys, there, "host"))
+        said = await Peer(middle).exactly(HELLO_BYTES + MESSAGE_BYTES)
+        await Peer(further).say(said)
+        welcome = await Peer(further).exactly(WELCOME_BYTES + MESSAGE_BYTES)
+        await Peer(middle).say(welcome)
+        await (await knocking).say(greeting())
+        await answering_it
+        yield said + await Peer(middle).exactly(GREETING_BYTES + TAG_BYTES), welcome
+
+
+@pytest.mark.parametrize("count", [6, HELLO_BYTES - 1, HELLO_BYTES, HELLO_BYTES + MESSAGE_BYTES - 1])
+async def test_a_hello_that_is_cut(count: int, pair: Any) -> None:
+    await Peer(pair[0]).say((Hello(Mode.FIRST).encode() + bytes(MESSAGE_BYTES))[:count])
+    pair[0].shutdown(socket.SHUT_WR)
+    with pytest.raises(ClosedEarly, match="closed in its hello"):
+        await admit(with_key(), pair[1], "host")
+
+
+@pytest.mark.parametrize("message", [bytes(33), b"A" + bytes(32), b"B" + bytes(32), b"A" + b"\xff" * 32])
+async def test_a_phrase_message_that_is_none(message: bytes, pair: Any) -> None:
+    await Peer(pair[0]).say(Hello(Mode.PHRASE).encode() + message)
+    with pytest.raises(FrameError, match="no phrase makes"):
+        await admit(with_phrase(), pair[1], "host")
+
+
+async def test_a_welcome_is_no_welcome_until_it_is_whole(pair: Any) -> None:
+    await Peer(pair[1]).say(hello.encode_welcome())
+    pair[1].shutdown(socket.SHUT_WR)
+    with pytest.raises(ClosedEarly, match="closed before it answered"):
+        await with_key().knock(pair[0], Opening.GREETING)
+
+
+# Who belongs to a leg ---------------------------------------------------------------------------------------
+
+
+async def begun() -> tuple[Keys, Keys, bytes]:
+    """Both sides after a first leg, and its handle at the side that listens."""
+    ours, theirs = with_key(), with_key()
+    async with together(ours, theirs) as (here, there):
+        ours.on_leg(here.secret)
+        return ours, theirs, theirs.on_leg(there.secret)
+
+
+async def test_later_legs_prove_that_they_belong_to_the_first_one(pair: Any) -> None:
+    ours, theirs, handle = await begun()
+    theirs._key = ANOTHER  # nobody looks at it any more
+    async with together(ours, theirs) as (here, there):
+        assert here.secret == there.secret == b"", "of such legs none makes a secret by which others belong to it"
+        await here.say(greeting(1))
+        assert await there.hear(GREETING_BYTES, "closed") == greeting(1)
+        assert ours.on_leg(here.secret) == b""
+    task = asyncio.create_task(ours.knock(pair[0], Opening.GREETING))
+    said = await Peer(pair[1]).exactly(HELLO_BYTES)
+    assert hello.decode_hello_untrusted(said) == Hello(Mode.JOIN, handle)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_legs_of_a_phrase_need_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = with_phrase(), with_phrase()
+    async with together(ours, theirs) as (here, there):
+        ours.on_leg(here.secret)
+        theirs.on_leg(there.secret)
+    monkeypatch.setattr(module, "SPAKE2_A", None)
+    for _ in range(2 * PHRASES_BURST):
+        assert await comes_in(ours, theirs)
+
+
+async def test_a_handle_alone_is_worth_nothing() -> None:
+    ours, theirs, _ = await begun()
+    ours._join = os.urandom(32)
+    handle = next(iter(theirs._joins))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "_handle", lambda secret: handle)
+        found = await meet(ours, theirs)
+    assert verdict(found) is Verdict.KEY and isinstance(found[1], KeyRefused)
+
+
+async def test_a_stream_that_is_not_known_is_said_to_be_unknown_and_the_next_knock_is_with_the_key() -> None:
+    ours, theirs, handle = await begun()
+    theirs.forget(handle)
+    theirs.forget(handle)
+    found = await meet(ours, theirs)
+    assert verdict(found) is Verdict.UNKNOWN
+    assert isinstance(found[1], OpeningRefused) and not isinstance(found[1], KeyRefused)
+    assert await comes_in(ours, theirs)
+
+
+async def test_one_who_forges_that_costs_a_knock_with_the_key_and_no_more(pair: Any) -> None:
+    ours, theirs, _ = await begun()
+    await Peer(pair[1]).say(Answer(Verdict.UNKNOWN).encode())
+    with pytest.raises(KnockRefused):
+        await ours.knock(pair[0], Opening.GREETING)
+    assert await comes_in(ours, theirs)
+
+
+@pytest.mark.parametrize("told", [Verdict.KEY, Verdict.KEYLESS, Verdict.LATER, Verdict.BUSY])
+async def test_another_refusal_does_not_make_it_forget(told: Verdict, pair: Any) -> None:
+    ours, theirs, _ = await begun()
+    await Peer(pair[1]).say(Answer(told).encode())
+    with pytest.raises(KnockRefused) as caught:
+        await ours.knock(pair[0], Opening.GREETING)
+    assert caught.value.answer.verdict is told
+    theirs._key = ANOTHER
+    assert await comes_in(ours, theirs)
+
+
+async def test_the_secrets_that_are_kept_are_bounded_and_the_oldest_goes() -> None:
+    keys = with_key()
+    handles = [keys.on_leg(number.to_bytes(32)) for number in range(1, LEGS_MAX + 10)]
+    assert len(set(handles)) == len(handles) and len(keys._joins) == LEGS_MAX
+    assert handles[0] not in keys._joins and handles[-1] in keys._joins
+
+
+# Limits -----------------------------------------------------------------------------------------------------
+
+
+async def test_after_so_many_wrong_keys_a_host_waits_and_others_do_not(clock: Any) -> None:
+    listening = with_key()
+    for _ in range(ATTEMPTS_BURST):
+        assert verdict(await meet(with_key(ANOTHER), listening)) is Verdict.KEY
+    for ours in (with_key(ANOTHER), with_key()):
+        found = await meet(ours, listening)
+        assert verdict(found) is Verdict.LATER and str(found[1]) == "too many have come with another key"
+        assert not isinstance(found[1], KeyRefused), "nothing is known of it"
+    assert await comes_in(with_key(), listening, "another host")
+    clock.now += 1 * S_US
+    assert await comes_in(with_key(), listening)
+
+
+async def test_legs_that_belong_to_a_stream_are_not_held_up_by_that(clock: Any) -> None:
+    ours, theirs, _ = await begun()
+    for _ in range(ATTEMPTS_BURST + 1):
+        await meet(with_key(ANOTHER), theirs)
+    assert await comes_in(ours, theirs)
+
+
+async def test_who_pretends_to_belong_to_a_stream_costs_nobody_anything(clock: Any) -> None:
+    """Anybody on the way knows the handle."""
+    ours, theirs, handle = await begun()
+    for _ in range(2 * ATTEMPTS_BURST):
+        here, there = tcp_pair()
+        with here, there:
+            here.sendall(Hello(Mode.JOIN, handle).encode() + os.urandom(MESSAGE_BYTES))
+            here.shutdown(socket.SHUT_WR)
+            with pytest.raises(KeyRefused):
+                await admit(theirs, there, "host")
+    assert await comes_in(ours, theirs) and await comes_in(with_key(), theirs)
+
+
+async def test_wrong_phrases_of_everybody_together_are_limited(clock: Any) -> None:
+    listening = with_phrase()
+    for number in range(PHRASES_BURST):
+        assert verdict(await meet(with_phrase(WRONG), listening, f"host {number}")) is Verdict.KEY
+    assert verdict(await meet(with_phrase(), listening, "one more")) is Verdict.LATER
+    clock.now += PHRASE_US - 1
+    assert verdict(await meet(with_phrase(), listening, "one more")) is Verdict.LATER
+    clock.now += 1
+    assert await comes_in(with_phrase(), listening, "one more")
+
+
+async def test_a_right_phrase_is_given_back(clock: Any) -> None:
+    listening = with_phrase()
+    for _ in range(3 * PHRASES_BURST):
+        assert await comes_in(with_phrase(), listening)
+
+
+async def test_phrases_that_are_tried_at_the_same_time_count_before_they_are_proved(clock: Any, pair: Any) -> None:
+    """Or a thousand connections could each make their guess."""
+    listening, left = with_phrase(), []
+    for _ in range(PHRASES_BURST):
+        here, there = tcp_pair()
+        left += [here, there]
+        here.sendall(Hello(Mode.PHRASE).encode() + SPAKE2_A(WRONG, idA=b"viamillipede", idB=b"viamillipede").start())
+        here.shutdown(socket.SHUT_WR)
+        with pytest.raises(ClosedEarly):
+            await admit(listening, there, "host")
+    assert verdict(await meet(with_phrase(), listening, "another")) is Verdict.LATER
+    for sock in left:
+        sock.close()
+
+
+# What is said of it -----------------------------------------------------------------------------------------
+
+
+async def test_nothing_secret_is_shown() -> None:
+    for make, data in ((with_key, KEY), (with_phrase, PHRASE)):
+        ours, theirs = make(), make()
+        async with together(ours, theirs) as (here, there):
+            ours.on_leg(here.secret)
+            states = here.export()
+            assert states is not None
+            shown = " ".join(map(repr, (ours, theirs, here, there, here.sealer, here.opener, states))) + str(states)
+            for secret in (data, here.secret, states.ours[1], states.theirs[1]):
+                for form in (secret.hex(), repr(secret)[2:-1], base64.b64encode(secret).decode()):
+                    assert form not in shown
+
+
+@pytest.mark.parametrize(("faster", "bits"), [("AESGCM", 3), ("ChaCha20Poly1305", 2)])
+def test_the_suites_are_those_that_suit_the_processor(
+    faster: str, bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elapsed = iter([0, 10, 0, 20] if faster == "AESGCM" else [0, 20, 0, 10])
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: next(elapsed))
+    assert module.suites() == bits
