@@ -5,12 +5,13 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from docopt import docopt
 
 from viamillipede import config
-from viamillipede.config import Address, DoctorConfig, RxConfig, TxConfig
+from viamillipede.config import KEY_BYTES, Address, DoctorConfig, RxConfig, Secret, TxConfig
 from viamillipede.errors import Exit, UsageError
 from viamillipede.protocol.waits import NAMES, verdict
 from viamillipede.settings import FIELDS, KEY_VARIABLE, parse
@@ -172,7 +173,12 @@ EXAMPLE = r"viamillipede ((?:limit \S+ )?(?:[tr]x|doctor) [^|;>#<\n]*? -- .*|(?:
 def asked(example: str) -> TxConfig | RxConfig | DoctorConfig:
     """What the example asks for, with a command that every host has in the place of its own."""
     argv = shlex.split(example)
-    return parse([*argv[: argv.index("--")], "--", "sh", *argv[argv.index("--") :]] if "--" in argv else argv, {})
+    if "--" in argv:
+        argv = [*argv[: argv.index("--")], "--", "sh", *argv[argv.index("--") :]]
+    names = ("read_key_file", "read_phrase_file")
+    readers = {name: mock.Mock(return_value=Secret(bytes(KEY_BYTES))) for name in names}  # wherever the reader has it
+    with mock.patch.multiple("viamillipede.secret", **readers):
+        return parse(argv, {})
 
 
 def with_command(examples: list[str]) -> list[str]:

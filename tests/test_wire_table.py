@@ -15,11 +15,12 @@ import pytest
 import xxhash
 
 from viamillipede import config
-from viamillipede.aio import rx_leg, tx
+from viamillipede.aio import keys, last_word, rx_leg, tx
 from viamillipede.errors import FrameError
-from viamillipede.protocol import hedging, tx_leg, tx_session, waits, wire
+from viamillipede.protocol import attempts, hedging, hello, sealing, tx_leg, tx_session, waits, wire
 from viamillipede.protocol.control import ControlDecoder
 from viamillipede.protocol.digest import FEATURE_OF, StreamDigest
+from viamillipede.protocol.hello import Hello, Mode
 from viamillipede.protocol.waits import Wait
 from viamillipede.protocol.wire import Ack, Answer, Call, Greeting, Kind, Opening, Verdict, Waiting
 
@@ -30,6 +31,7 @@ HASH_BYTES = 8
 # Numbers of the command line and of the machine, which no peer needs.
 NOT_OF_THE_WIRE = {
     "KIB", "MIB", "GIB", "MS_US", "S_US", "VERBOSE_DEFAULT", "VERBOSE_MAX", "INTERVAL_US_DEFAULT", "INTERVAL_US_MIN",
+    "DIRECT_WAIT_US_DEFAULT", "SECRET_FILE_BYTES_MAX",
 }  # fmt: skip
 
 
@@ -146,9 +148,9 @@ def test_fields_of_a_call() -> None:
     }
 
 
-@pytest.mark.parametrize(("title", "opening"), [("Greeting", Opening.GREETING), ("Call", Opening.CALL)])
-def test_openings(title: str, opening: Opening) -> None:
-    meaning = {row[2]: row[3] for row in rows(title, "offset", "bytes", "field", "meaning")}
+@pytest.mark.parametrize("opening", Opening)
+def test_openings(opening: Opening) -> None:
+    meaning = {row[2]: row[3] for row in rows(opening.name.title(), "offset", "bytes", "field", "meaning")}
     assert meaning["opening"] == str(opening.value)
 
 
@@ -192,8 +194,40 @@ def test_fields_of_an_acknowledgement() -> None:
     }
 
 
+def test_fields_of_a_hello_and_a_welcome() -> None:
+    handle = bytes(range(1, 17))
+    assert fields_of(Hello(Mode.JOIN, handle).encode(), "Hello") == {
+        "magic": wire.MAGIC,
+        "version": number(wire.VERSION, 1),
+        "opening": number(Opening.HELLO, 1),
+        "mode": number(Mode.JOIN, 1),
+        "handle": handle,
+    }
+    assert fields_of(hello.encode_welcome(), "Welcome") == {
+        "magic": wire.MAGIC,
+        "version": number(wire.VERSION, 1),
+        "verdict": number(Verdict.ACCEPTED, 1),
+    }
+    for title, size in (("Hello", hello.HELLO_BYTES), ("Welcome", hello.WELCOME_BYTES)):
+        assert sum(length for _, length, _ in layout(title)) == size
+        assert re.search(rf"^{size} bytes and a message", section(title), flags=re.M)
+
+
+def test_modes_suites_and_messages_of_a_hello() -> None:
+    meaning = {row[2]: row[3] for row in rows("Hello", "offset", "bytes", "field", "meaning")}
+    assert meaning["mode"] == "which secret: " + ", ".join(f"{mode.value} {mode.name}" for mode in Mode)
+    payload = rows("Hello", "offset", "bytes", "of the payload", "meaning")
+    assert [(int(offset), int(size)) for offset, size, *_ in payload] == [(0, 1), (1, 1), (2, 6)]
+    assert hello.encode_offer(3, Opening.CALL) == bytes([3, Opening.CALL]).ljust(hello.PAYLOAD_BYTES, b"\0")
+    assert payload[0][3] == "bits: 1 AES-256-GCM, 2 ChaCha20-Poly1305"
+    assert payload[1][3].endswith("0 a greeting, 1 a call")
+    assert list(hello.SUITES) == [1, 2] and f"that of SPAKE2, {hello.PHRASE_BYTES} bytes" in section("Hello")
+    assert f"Noise_NNpsk0_25519_{hello.HANDSHAKE_CIPHER}_SHA256" in section("Hello")
+
+
 @pytest.mark.parametrize(
-    ("title", "magic"), [("Greeting", wire.MAGIC), ("Call", wire.MAGIC), ("Header", wire.HEADER_MAGIC)]
+    ("title", "magic"),
+    [*((title, wire.MAGIC) for title in ("Hello", "Welcome", "Greeting", "Call")), ("Header", wire.HEADER_MAGIC)],
 )
 def test_magic_and_version(title: str, magic: bytes) -> None:
     meaning = {row[2]: row[3] for row in rows(title, "offset", "bytes", "field", "meaning")}
@@ -250,7 +284,7 @@ def test_features_and_waiting() -> None:
 
 def constants() -> dict[str, int]:
     """Every number that the page may name, by its name in the program."""
-    modules = (wire, tx_session, tx_leg, hedging, waits, rx_leg, tx, config)
+    modules = (wire, tx_session, tx_leg, hedging, waits, rx_leg, tx, last_word, sealing, attempts, keys, config)
     return {
         name: value
         for module in modules

@@ -18,7 +18,9 @@ from viamillipede.aio.program import Program
 from viamillipede.aio.refusals import OpeningRefused
 from viamillipede.config import MIB, NAME_BYTES_MAX, Address
 from viamillipede.errors import PeerLost
-from viamillipede.protocol.wire import ANSWER_BYTES, Answer, Greeting, Verdict, decode_answer_untrusted
+from viamillipede.protocol.noise import CipherState
+from viamillipede.protocol.sealing import Opener, Sealer
+from viamillipede.protocol.wire import ANSWER_BYTES, GREETING_BYTES, Answer, Greeting, Verdict, decode_answer_untrusted
 from viamillipede.views.snapshot import Leg, Snapshot, Waits
 
 GREETING = Greeting(SESSION, 3, bytes(8), b"abcd", 1, 64 * MIB, MIB, "n" * NAME_BYTES_MAX)
@@ -99,6 +101,27 @@ async def test_a_connection_comes_with_its_greeting_and_its_address(host: str, t
     ours.sendall(b"still the same one")
     await turns()
     assert sock.recv(100) == b"still the same one"
+    opened.close()
+
+
+async def test_a_sealed_connection_goes_on_where_it_was(two: Any) -> None:
+    ours, theirs = two
+    ours.setblocking(False)
+    one, other = (bytes([number]) * 32 for number in (1, 2))
+    here = Channel(ours, Sealer(CipherState("AESGCM", one)), Opener(CipherState("AESGCM", other)))
+    there = Channel(theirs, Sealer(CipherState("AESGCM", other)), Opener(CipherState("AESGCM", one)))
+    await here.say(GREETING.encode())
+    theirs.setblocking(False)
+    await there.hear(GREETING_BYTES, "closed")
+    opened = Open()
+    hand_over(opened.outside, there, Address("h", 1), GREETING)
+    theirs.close()
+    await until(lambda: opened.taken)
+    taken, _, _ = opened.taken[0]
+    await taken.say(Answer(Verdict.BUSY).encode())
+    assert decode_answer_untrusted(await here.hear(ANSWER_BYTES, "closed")) == Answer(Verdict.BUSY)
+    await here.say(GREETING.encode())
+    assert await taken.hear(GREETING_BYTES, "closed") == GREETING.encode()
     opened.close()
 
 

@@ -2,112 +2,40 @@
 
 import asyncio
 import base64
-import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from spake2 import SPAKE2_A, SPAKE2_B
+from spake2 import SPAKE2_B
 
 from tests.aio.drive import Peer, greeting, tcp_pair
+from tests.aio.knocks import (
+    ANOTHER,
+    KEY,
+    PHRASE,
+    WRONG,
+    admit,
+    begun,
+    comes_in,
+    meet,
+    recorded,
+    together,
+    verdict,
+    with_key,
+    with_phrase,
+)
 from viamillipede.aio import keys as module
-from viamillipede.aio.channel import Channel, ClosedEarly, KnockRefused, hear
-from viamillipede.aio.keys import PHRASE_US, PHRASES_BURST, Keys
-from viamillipede.aio.refusals import KeyRefused, OpeningRefused, answering
-from viamillipede.config import LEGS_MAX, S_US, RxConfig, Secret, TxConfig
+from viamillipede.aio.channel import ClosedEarly, KnockRefused
+from viamillipede.aio.keys import PHRASES_BURST, Keys
+from viamillipede.aio.refusals import KeyRefused, OpeningRefused
+from viamillipede.config import LEGS_MAX
 from viamillipede.errors import FrameError
 from viamillipede.protocol import hello
-from viamillipede.protocol.attempts import ATTEMPTS_BURST
-from viamillipede.protocol.hello import HELLO_BYTES, MESSAGE_BYTES, WELCOME_BYTES, Hello, Mode
+from viamillipede.protocol.hello import HELLO_BYTES, MESSAGE_BYTES, Hello, Mode
 from viamillipede.protocol.noise import NotSealedForUs
-from viamillipede.protocol.wire import GREETING_BYTES, PREFIX_BYTES, TAG_BYTES, Answer, Opening, Verdict
-
-KEY, ANOTHER = bytes(range(32)), bytes(range(1, 33))
-PHRASE, WRONG = b"a thousand feet and more", b"a thousand feet and less"
-Both = tuple[Channel | BaseException, Channel | BaseException]
-
-
-class Clock:
-    """Time that stands still unless the test moves it."""
-
-    def __init__(self) -> None:
-        self.now = 1000 * S_US
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Of the keys."""
-    made = Clock()
-    monkeypatch.setattr(module, "now_us", lambda: made.now)
-    return made
-
-
-def with_key(key: bytes = KEY) -> Keys:
-    """A side with this key."""
-    return Keys(RxConfig(key=Secret(key)))
-
-
-def with_phrase(phrase: bytes = PHRASE) -> Keys:
-    """A side with this phrase."""
-    return Keys(TxConfig(phrase=Secret(phrase)))
-
-
-async def admit(keys: Keys, sock: socket.socket, host: str) -> Channel:
-    """As a listener does."""
-    async with answering(sock):
-        return await keys.admit(sock, await hear(sock, PREFIX_BYTES + 1, "closed"), host)
-
-
-async def meet(ours: Keys, theirs: Keys, host: str = "host", opening: Opening = Opening.GREETING) -> Both:
-    """We knock at theirs: what comes of it at either side. The connection is closed if nothing does."""
-    here, there = tcp_pair()
-
-    async def knock() -> Channel:
-        try:
-            return await ours.knock(here, opening)
-        except BaseException:
-            here.close()
-            raise
-
-    async def answer() -> Channel:
-        try:
-            return await admit(theirs, there, host)
-        except BaseException:
-            there.close()
-            raise
-
-    found = await asyncio.gather(knock(), answer(), return_exceptions=True)
-    return found[0], found[1]
-
-
-@contextlib.asynccontextmanager
-async def together(ours: Keys, theirs: Keys, opening: Opening = Opening.GREETING) -> AsyncIterator[tuple[Any, Any]]:
-    """Both channels of a connection that was admitted."""
-    here, there = await meet(ours, theirs, opening=opening)
-    assert isinstance(here, Channel) and isinstance(there, Channel), (here, there)
-    with here.sock, there.sock:
-        yield here, there
-
-
-async def comes_in(ours: Keys, theirs: Keys, host: str = "host") -> bool:
-    """Whether we do."""
-    found = await meet(ours, theirs, host)
-    for each in found:
-        if isinstance(each, Channel):
-            each.sock.close()
-        else:
-            assert isinstance(each, FrameError | OSError), each
-    return isinstance(found[0], Channel) and isinstance(found[1], Channel)
-
-
-def verdict(found: Both) -> Verdict:
-    """What who knocked was told."""
-    assert isinstance(found[0], KnockRefused), found
-    return found[0].answer.verdict
-
+from viamillipede.protocol.wire import GREETING_BYTES, TAG_BYTES, Answer, Opening, Verdict
 
 # Who comes in -----------------------------------------------------------------------------------------------
 
@@ -202,23 +130,6 @@ async def test_a_recorded_hello_brings_nobody_in(pair: Any) -> None:
             await channel.hear(GREETING_BYTES, "closed")
 
 
-@contextlib.asynccontextmanager
-async def recorded(keys: Keys) -> AsyncIterator[tuple[bytes, bytes]]:
-    """What was said on a connection of who has the key: hello and greeting, and the welcome."""
-    here, middle = tcp_pair()
-    further, there = tcp_pair()
-    with here, middle, further, there:
-        knocking = asyncio.create_task(with_key().knock(here, Opening.GREETING))
-        answering_it = asyncio.create_task(admit(keys, there, "host"))
-        said = await Peer(middle).exactly(HELLO_BYTES + MESSAGE_BYTES)
-        await Peer(further).say(said)
-        welcome = await Peer(further).exactly(WELCOME_BYTES + MESSAGE_BYTES)
-        await Peer(middle).say(welcome)
-        await (await knocking).say(greeting())
-        await answering_it
-        yield said + await Peer(middle).exactly(GREETING_BYTES + TAG_BYTES), welcome
-
-
 @pytest.mark.parametrize("count", [6, HELLO_BYTES - 1, HELLO_BYTES, HELLO_BYTES + MESSAGE_BYTES - 1])
 async def test_a_hello_that_is_cut(count: int, pair: Any) -> None:
     await Peer(pair[0]).say((Hello(Mode.FIRST).encode() + bytes(MESSAGE_BYTES))[:count])
@@ -242,14 +153,6 @@ async def test_a_welcome_is_no_welcome_until_it_is_whole(pair: Any) -> None:
 
 
 # Who belongs to a leg ---------------------------------------------------------------------------------------
-
-
-async def begun() -> tuple[Keys, Keys, bytes]:
-    """Both sides after a first leg, and its handle at the side that listens."""
-    ours, theirs = with_key(), with_key()
-    async with together(ours, theirs) as (here, there):
-        ours.on_leg(here.secret)
-        return ours, theirs, theirs.on_leg(there.secret)
 
 
 async def test_later_legs_prove_that_they_belong_to_the_first_one(pair: Any) -> None:
@@ -321,74 +224,6 @@ async def test_the_secrets_that_are_kept_are_bounded_and_the_oldest_goes() -> No
     handles = [keys.on_leg(number.to_bytes(32)) for number in range(1, LEGS_MAX + 10)]
     assert len(set(handles)) == len(handles) and len(keys._joins) == LEGS_MAX
     assert handles[0] not in keys._joins and handles[-1] in keys._joins
-
-
-# Limits -----------------------------------------------------------------------------------------------------
-
-
-async def test_after_so_many_wrong_keys_a_host_waits_and_others_do_not(clock: Any) -> None:
-    listening = with_key()
-    for _ in range(ATTEMPTS_BURST):
-        assert verdict(await meet(with_key(ANOTHER), listening)) is Verdict.KEY
-    for ours in (with_key(ANOTHER), with_key()):
-        found = await meet(ours, listening)
-        assert verdict(found) is Verdict.LATER and str(found[1]) == "too many have come with another key"
-        assert not isinstance(found[1], KeyRefused), "nothing is known of it"
-    assert await comes_in(with_key(), listening, "another host")
-    clock.now += 1 * S_US
-    assert await comes_in(with_key(), listening)
-
-
-async def test_legs_that_belong_to_a_stream_are_not_held_up_by_that(clock: Any) -> None:
-    ours, theirs, _ = await begun()
-    for _ in range(ATTEMPTS_BURST + 1):
-        await meet(with_key(ANOTHER), theirs)
-    assert await comes_in(ours, theirs)
-
-
-async def test_who_pretends_to_belong_to_a_stream_costs_nobody_anything(clock: Any) -> None:
-    """Anybody on the way knows the handle."""
-    ours, theirs, handle = await begun()
-    for _ in range(2 * ATTEMPTS_BURST):
-        here, there = tcp_pair()
-        with here, there:
-            here.sendall(Hello(Mode.JOIN, handle).encode() + os.urandom(MESSAGE_BYTES))
-            here.shutdown(socket.SHUT_WR)
-            with pytest.raises(KeyRefused):
-                await admit(theirs, there, "host")
-    assert await comes_in(ours, theirs) and await comes_in(with_key(), theirs)
-
-
-async def test_wrong_phrases_of_everybody_together_are_limited(clock: Any) -> None:
-    listening = with_phrase()
-    for number in range(PHRASES_BURST):
-        assert verdict(await meet(with_phrase(WRONG), listening, f"host {number}")) is Verdict.KEY
-    assert verdict(await meet(with_phrase(), listening, "one more")) is Verdict.LATER
-    clock.now += PHRASE_US - 1
-    assert verdict(await meet(with_phrase(), listening, "one more")) is Verdict.LATER
-    clock.now += 1
-    assert await comes_in(with_phrase(), listening, "one more")
-
-
-async def test_a_right_phrase_is_given_back(clock: Any) -> None:
-    listening = with_phrase()
-    for _ in range(3 * PHRASES_BURST):
-        assert await comes_in(with_phrase(), listening)
-
-
-async def test_phrases_that_are_tried_at_the_same_time_count_before_they_are_proved(clock: Any, pair: Any) -> None:
-    """Or a thousand connections could each make their guess."""
-    listening, left = with_phrase(), []
-    for _ in range(PHRASES_BURST):
-        here, there = tcp_pair()
-        left += [here, there]
-        here.sendall(Hello(Mode.PHRASE).encode() + SPAKE2_A(WRONG, idA=b"viamillipede", idB=b"viamillipede").start())
-        here.shutdown(socket.SHUT_WR)
-        with pytest.raises(ClosedEarly):
-            await admit(listening, there, "host")
-    assert verdict(await meet(with_phrase(), listening, "another")) is Verdict.LATER
-    for sock in left:
-        sock.close()
 
 
 # What is said of it -----------------------------------------------------------------------------------------

@@ -276,6 +276,16 @@ def test_neighbours_that_contradict_each_other_end_the_session() -> None:
         stream.whole(0)
 
 
+@pytest.mark.parametrize(("first", "second"), [((1, 100), (2, 150)), ((2, 150), (1, 100))], ids=["before", "behind"])
+def test_a_frame_is_not_stored_over_another_one(first: tuple[int, int], second: tuple[int, int]) -> None:
+    """Frame 1, verified and not due yet, would come out with bytes of frame 2."""
+    stream = Stream()
+    stream.core.on_header_untrusted(header(first[0], offset=first[1]))
+    with pytest.raises(IntegrityError, match="frame 2 begins at byte 150, not at 200"):
+        stream.core.on_header_untrusted(header(second[0], offset=second[1]))
+    stream.core.check()
+
+
 @pytest.mark.parametrize("claimed", [199, 201])
 def test_the_end_must_be_where_the_stream_ends(claimed: int) -> None:
     stream = Stream()

@@ -19,7 +19,7 @@ from tests.e2e.commands import lives
 from tests.e2e.helpers import LOOPBACK, ROOT, Side, eventually
 from tests.e2e.ssh import Sshd
 
-ENDS_WITHIN_S = 12
+ENDS_WITHIN_S = 40
 QUIET = {"IdentitiesOnly": "yes", "IdentityAgent": "none", "StrictHostKeyChecking": "no", "LogLevel": "ERROR",
          "UserKnownHostsFile": "/dev/null", "GlobalKnownHostsFile": "/dev/null"}  # fmt: skip
 BUSY = 'echo $PPID >"$1/far"; echo $$ >"$1/command"; cat >>"$1/data"; : >"$1/eof"'

@@ -32,7 +32,7 @@ def is_cut(host: Host) -> None:
 
 @pytest.mark.parametrize("words", [(), ("tunnel",)], ids=["direct", "tunnel"])
 def test_the_near_end_is_killed(host: Host, ends: Ends, words: tuple[str, ...]) -> None:
-    near, processes = under_way(host, ends, *words)
+    near, processes = under_way(host, ends, "regroup", "10m", *words)  # the legs alone would take as long as that
     assert len(processes.ssh) == 1 + len(words)
     near.kill()
     processes.end()

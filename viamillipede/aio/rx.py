@@ -184,6 +184,8 @@ class Receiver(Program):
     def _drain(self) -> None:
         """Write what is in memory and due."""
         hasher, reassembly = self.hasher, self.session.reassembly
+        if self.outcome.done():  # after a contradiction what is in memory need not be the stream
+            return
         while (view := reassembly.output_view()) is not None:
             if hasher.active:  # what is written was taken before: the thread may need the memory for longer
                 if hasher.taken == reassembly.written and not hasher.busy:

@@ -96,6 +96,7 @@ class Reassembly:
                     raise FrameError(f"frame {seq} lies beyond the window")
                 if offset < self.due_offset or (seq == self.due_seq and offset != self.due_offset):
                     raise FrameError(f"frame {seq} cannot begin at byte {offset}")
+                self._check_neighbours(header)
                 self._entries[seq] = entry = _Entry(header)
                 self._ring.reserve(self.written, max(offset + length, self.ready_end()))
             elif entry.header != header:
@@ -170,16 +171,22 @@ class Reassembly:
 
     def _pass(self, header: Header) -> None:
         """The due frame is complete: the next one is due."""
+        if header.kind is Kind.END and len(self._entries) > 1:
+            raise IntegrityError(f"frames behind the end of the stream at byte {header.offset}")
         del self._entries[header.seq]
         self.due_seq += 1
         self.due_offset += header.length
         if header.kind is Kind.END:
             self.total = header.offset
-            if self._entries:
-                raise IntegrityError(f"frames behind the end of the stream at byte {self.total}")
-        due = self._entries.get(self.due_seq)
-        if due is not None and due.header.offset != self.due_offset:
-            raise IntegrityError(f"frame {self.due_seq} begins at byte {due.header.offset}, not at {self.due_offset}")
+
+    def _check_neighbours(self, header: Header) -> None:
+        """A new frame and those beside it fit together, or one would be written over the other. IntegrityError."""
+        seq, before, behind = header.seq, self._entries.get(header.seq - 1), self._entries.get(header.seq + 1)
+        end = header.offset + header.length
+        if before is not None and (begin := before.header.offset + before.header.length) != header.offset:
+            raise IntegrityError(f"frame {seq} begins at byte {header.offset}, not at {begin}")
+        if behind is not None and behind.header.offset != end:
+            raise IntegrityError(f"frame {seq + 1} begins at byte {behind.header.offset}, not at {end}")
 
     def _verified(self, header: Header) -> bool:
         digest = xxhash.xxh3_64()

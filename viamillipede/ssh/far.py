@@ -46,7 +46,7 @@ class Channel:
         self._input = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, _HIGH)
         self._output = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, _HIGH)
         null = os.open(os.devnull, os.O_RDONLY)
-        pass
+        os.dup2(null, 0)
         os.close(null)
         os.dup2(2, 1)
         self._lock = threading.Lock()

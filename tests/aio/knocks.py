@@ -1,0 +1,116 @@
+"""Both sides of a door: who knocks at it, and who admits."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+from tests.aio.drive import Peer, greeting, tcp_pair
+from viamillipede.aio.channel import Channel, KnockRefused, hear
+from viamillipede.aio.keys import Keys
+from viamillipede.aio.refusals import answering
+from viamillipede.config import S_US, RxConfig, Secret, TxConfig
+from viamillipede.errors import FrameError
+from viamillipede.protocol.hello import HELLO_BYTES, MESSAGE_BYTES, WELCOME_BYTES
+from viamillipede.protocol.wire import GREETING_BYTES, PREFIX_BYTES, TAG_BYTES, Opening, Verdict
+
+KEY, ANOTHER = bytes(range(32)), bytes(range(1, 33))
+PHRASE, WRONG = b"a thousand feet and more", b"a thousand feet and less"
+Both = tuple[Channel | BaseException, Channel | BaseException]
+
+
+class Clock:
+    """Time that stands still unless the test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1000 * S_US
+
+
+def with_key(key: bytes = KEY) -> Keys:
+    """A side with this key."""
+    return Keys(RxConfig(key=Secret(key)))
+
+
+def with_phrase(phrase: bytes = PHRASE) -> Keys:
+    """A side with this phrase."""
+    return Keys(TxConfig(phrase=Secret(phrase)))
+
+
+async def admit(keys: Keys, sock: socket.socket, host: str) -> Channel:
+    """As a listener does."""
+    async with answering(sock):
+        return await keys.admit(sock, await hear(sock, PREFIX_BYTES + 1, "closed"), host)
+
+
+async def meet(ours: Keys, theirs: Keys, host: str = "host", opening: Opening = Opening.GREETING) -> Both:
+    """We knock at theirs: what comes of it at either side. The connection is closed if nothing does."""
+    here, there = tcp_pair()
+
+    async def knock() -> Channel:
+        try:
+            return await ours.knock(here, opening)
+        except BaseException:
+            here.close()
+            raise
+
+    async def answer() -> Channel:
+        try:
+            return await admit(theirs, there, host)
+        except BaseException:
+            there.close()
+            raise
+
+    found = await asyncio.gather(knock(), answer(), return_exceptions=True)
+    return found[0], found[1]
+
+
+@contextlib.asynccontextmanager
+async def together(ours: Keys, theirs: Keys, opening: Opening = Opening.GREETING) -> AsyncIterator[tuple[Any, Any]]:
+    """Both channels of a connection that was admitted."""
+    here, there = await meet(ours, theirs, opening=opening)
+    assert isinstance(here, Channel) and isinstance(there, Channel), (here, there)
+    with here.sock, there.sock:
+        yield here, there
+
+
+async def comes_in(ours: Keys, theirs: Keys, host: str = "host") -> bool:
+    """Whether we do."""
+    found = await meet(ours, theirs, host)
+    for each in found:
+        if isinstance(each, Channel):
+            each.sock.close()
+        else:
+            assert isinstance(each, FrameError | OSError), each
+    return isinstance(found[0], Channel) and isinstance(found[1], Channel)
+
+
+def verdict(found: Both) -> Verdict:
+    """What who knocked was told."""
+    assert isinstance(found[0], KnockRefused), found
+    return found[0].answer.verdict
+
+
+@contextlib.asynccontextmanager
+async def recorded(keys: Keys) -> AsyncIterator[tuple[bytes, bytes]]:
+    """What was said on a connection of who has the key: hello and greeting, and the welcome."""
+    here, middle = tcp_pair()
+    further, there = tcp_pair()
+    with here, middle, further, there:
+        knocking = asyncio.create_task(with_key().knock(here, Opening.GREETING))
+        answering_it = asyncio.create_task(admit(keys, there, "host"))
+        said = await Peer(middle).exactly(HELLO_BYTES + MESSAGE_BYTES)
+        await Peer(further).say(said)
+        welcome = await Peer(further).exactly(WELCOME_BYTES + MESSAGE_BYTES)
+        await Peer(middle).say(welcome)
+        await (await knocking).say(greeting())
+        await answering_it
+        yield said + await Peer(middle).exactly(GREETING_BYTES + TAG_BYTES), welcome
+
+
+async def begun() -> tuple[Keys, Keys, bytes]:
+    """Both sides after a first leg, and its handle at the side that listens."""
+    ours, theirs = with_key(), with_key()
+    async with together(ours, theirs) as (here, there):
+        ours.on_leg(here.secret)
+        return ours, theirs, theirs.on_leg(there.secret)
