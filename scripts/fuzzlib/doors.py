@@ -7,15 +7,17 @@ import contextlib
 import socket
 from collections.abc import Coroutine
 from typing import Any
+from unittest.mock import patch
 
 from spake2 import SPAKE2_A, SPAKE2_B
 
+from viamillipede.aio import handshake, refusals
 from viamillipede.aio import keys as module
 from viamillipede.aio.channel import Channel, KnockRefused
 from viamillipede.aio.handshake import call, enter, greet, hear_call, hear_greeting
 from viamillipede.aio.keys import Keys
 from viamillipede.aio.refusals import answering
-from viamillipede.config import MIB, Config, Secret
+from viamillipede.config import MIB, MS_US, Config, Secret
 from viamillipede.errors import FrameError
 from viamillipede.protocol import hello
 from viamillipede.protocol.attempts import Attempts
@@ -45,6 +47,7 @@ LOCKS: tuple[Keys | None, ...] = (
     None, Keys(Config(key=Secret(KEY))), Keys(Config(phrase=Secret(PHRASE)))
 )  # fmt: skip
 BYTES_MAX = 16 * 1024
+WAIT_US = 100 * MS_US  # for what does not come
 _loop: list[asyncio.AbstractEventLoop] = []
 
 
@@ -66,8 +69,12 @@ class Other:
                 piece[where:where] = self._script.take(self._script.byte())
             if shape & 16:
                 del piece[where:]
-            data = bytes(piece)
-        await self.loop.sock_sendall(self.sock, data[:BYTES_MAX])
+            shorter, data = len(piece) < len(data), bytes(piece)
+            await self.loop.sock_sendall(self.sock, data[:BYTES_MAX])
+            if shorter:  # else both would wait for each other
+                self.sock.shutdown(socket.SHUT_WR)
+            return
+        await self.loop.sock_sendall(self.sock, data)
 
     async def hear(self, count: int) -> bytes:
         """So many bytes, or what comes."""
@@ -217,12 +224,12 @@ async def _listen(sock: socket.socket, keys: Keys | None, call_wanted: bool) -> 
 
 async def _ask(sock: socket.socket, keys: Keys | None, rx: bool) -> None:
     with sock, contextlib.suppress(FrameError, OSError, KnockRefused):
-        channel: Channel = await enter(sock, keys, Opening.CALL if rx else Opening.GREETING)
+        channel: Channel = await enter(sock, keys, Opening.CALL if rx else Opening.GREETING, WAIT_US)
         assert (channel.sealer is None) == (keys is None), "a side with a key talked to one without"
         if rx:
-            await call(channel, CALL)
+            await call(channel, CALL, lasts_us=WAIT_US)
         else:
-            await greet(channel, GREETING)
+            await greet(channel, GREETING, lasts_us=WAIT_US)
 
 
 def run(data: bytes) -> None:
@@ -230,7 +237,8 @@ def run(data: bytes) -> None:
     if not _loop:
         _loop.append(asyncio.new_event_loop())
     ours, theirs = socket.socketpair()
-    with ours, theirs:
+    impatient = patch.object(handshake, "GREETING_US", WAIT_US), patch.object(refusals, "FAREWELL_US", WAIT_US)
+    with ours, theirs, impatient[0], impatient[1]:
         ours.setblocking(False)
         theirs.setblocking(False)
         _loop[0].run_until_complete(_play(Script(data), ours, theirs))

@@ -64,6 +64,8 @@ async def _hear_opening(
             channel, head = await _enter(sock, wanted, keys, host)
             opening = channel.opening or wanted
             said = await channel.hear(OPENING_BYTES[opening], f"closed in its {noun}", head)
+            if keys is not None:
+                keys.on_proved(channel, host)
         found = decode_greeting_untrusted(said) if opening is Opening.GREETING else decode_call_untrusted(said)
     except AnotherVersion as error:
         raise OpeningRefused(f"it {error}", Answer(Verdict.VERSION), channel) from error

@@ -62,8 +62,7 @@ class Keys:
     def __init__(self, config: Config) -> None:
         self._key = config.key.data if config.key is not None else b""
         self._phrase = config.phrase.data if config.phrase is not None else b""
-        self._attempts = Attempts()
-        self._phrases = Attempts(PHRASES_BURST, PHRASE_US)
+        self._attempts = Attempts(PHRASES_BURST, PHRASE_US) if self._phrase else Attempts()
         self._join = b""  # dialling: the secret by which further legs belong to the first one
         self._joins: dict[bytes, bytes] = {}  # listening: such secrets by their handles
         self._suites = suites()
@@ -121,11 +120,12 @@ class Keys:
         head = await hear(sock, hello.HELLO_BYTES, "closed in its hello", head)
         said = hello.decode_hello_untrusted(head)
         psk = self._secret_of(said, host)
+        if said.mode is not Mode.JOIN:  # it counts until it has said something; many may try at a time
+            self._attempts.on_failed(self._counted_as(host), now_us())
         channel = Channel(sock)
         message = await hear(sock, said.message_bytes(), "closed in its hello", check=False)
         welcome = hello.encode_welcome()
         if said.mode is Mode.PHRASE:
-            self._phrases.on_failed("", now_us())  # until the opposite is proved: many may try at a time
             spake = SPAKE2_B(self._phrase, idA=_SPOKEN, idB=_SPOKEN)
             await channel.say(welcome, spake.start())
             psk = _finish(spake, message)
@@ -134,13 +134,9 @@ class Keys:
         try:
             offered, opening = hello.decode_offer(noise.read(message))
         except NotSealedForUs:
-            if said.mode is not Mode.JOIN:
-                self._attempts.on_failed(host, now_us())
             raise KeyRefused(f"it has another {'phrase' if said.mode is Mode.PHRASE else 'key'}") from None
         suite = hello.choose_suite(offered, self._suites)
         await channel.say(welcome, noise.write(hello.encode_choice(suite)))
-        if said.mode is Mode.PHRASE:
-            self._phrases.on_success("")
         return _sealed(sock, noise, hello.SUITES[suite], said.mode, opening)
 
     def _secret_of(self, said: Hello, host: str) -> bytes:
@@ -152,9 +148,18 @@ class Keys:
         if (said.mode is Mode.PHRASE) != bool(self._phrase):
             theirs, ours = ("phrase", "key") if self._key else ("key", "phrase")
             raise KeyRefused(f"it comes with a {theirs}, we have a {ours}")
-        if not self._attempts.allowed(host, now_us()) or not self._phrases.allowed("", now_us()):
+        if not self._attempts.allowed(self._counted_as(host), now_us()):
             raise OpeningRefused("too many have come with another key", Answer(Verdict.LATER))
         return self._key
+
+    def _counted_as(self, host: str) -> str:
+        """Whose attempt it is. Of phrases that anybody tries each is a guess."""
+        return "" if self._phrase else host
+
+    def on_proved(self, channel: Channel, host: str) -> None:
+        """What the channel opens with has come, sealed: it was no replay, and does not count as an attempt."""
+        if channel.secret:
+            self._attempts.on_success(self._counted_as(host))
 
     # ---- both -----------------------------------------------------------------------------------
     def on_leg(self, secret: bytes) -> bytes:
