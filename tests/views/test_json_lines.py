@@ -75,9 +75,9 @@ def test_a_line_of_progress() -> None:
 def test_the_last_line() -> None:
     failed = shown(tx_snapshot(state="failed", exit_status=5, reason="the receiver is gone"))
     assert (failed["type"], failed["exit_status"], failed["reason"]) == ("end", 5, "the receiver is gone")
-    complete = shown(rx_snapshot(state="complete", exit_status=0, digest="xxh3-128 0f"))
+    complete = shown(rx_snapshot(state="complete", exit_status=0, cipher="AES-256-GCM", digest="xxh3-128 0f"))
     assert (complete["type"], complete["exit_status"], complete["reason"]) == ("end", 0, "")
-    assert complete["digest"] == "xxh3-128 0f"
+    assert (complete["cipher"], complete["digest"]) == ("AES-256-GCM", "xxh3-128 0f")
 
 
 def test_what_is_not_known_is_null() -> None:

@@ -87,6 +87,11 @@ class Channel:
     def __repr__(self) -> str:
         return f"<Channel {'in clear' if self.sealer is None else 'sealed'}>"
 
+    @property
+    def cipher(self) -> str:
+        """What seals it, in words; "" if it is in clear."""
+        return "" if self.sealer is None else self.sealer.cipher
+
     def sealed(self, data: bytes) -> bytes:
         """A greeting, a call or an answer, as it goes into the socket; in this order."""
         return data if self.sealer is None else self.sealer.opening(data)

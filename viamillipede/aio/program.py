@@ -52,6 +52,7 @@ class Program:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending = False  # no new task: nobody would cancel it
         self.keys = open_keys(config)
+        self.cipher = ""  # of the legs, in words; "": in clear, or no leg was up yet
         self.service = service or Service.taken(os.environ)
         self._ping_us = self.began_us
         self._alarm: asyncio.TimerHandle | None = None

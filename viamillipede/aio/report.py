@@ -93,6 +93,8 @@ def closing_tx(program: Transmitter, status: str) -> str:
         parts.append(plural(program.chaos.faults, "chaos fault"))
     if program.strangers:
         parts.append(f"{plural(program.strangers, 'connection')} refused")
+    if program.cipher:
+        parts.append(f"encrypted with {program.cipher}")
     if session.digest.own is not None and not status:
         parts.append(str(session.digest.own))
     return ", ".join(parts) + _shares(program) + _not_reached(program) + _verdict(program)
@@ -168,6 +170,8 @@ def closing_rx(program: Receiver, status: str) -> str:
         parts.append(f"{reassembly.corrupted} corrupted")
     if program.strangers:
         parts.append(f"{plural(program.strangers, 'connection')} refused")
+    if program.cipher:
+        parts.append(f"encrypted with {program.cipher}")
     if session.digest.own is not None and not status:
         parts.append(str(session.digest.own))
     return ", ".join(parts) + _came_from(program) + _not_reached(program) + _verdict(program)
@@ -176,7 +180,8 @@ def closing_rx(program: Receiver, status: str) -> str:
 def _head(program: Transmitter | Receiver, role: str, count: int) -> str:
     """A dump's first line, by which it can be told from the next one."""
     clock, summary = time.strftime("%H:%M:%S"), _summary(count, program.began_us)
-    return f"viamillipede {role}: pid {os.getpid()} at {clock}, {summary}, now {format_rate(program.meter.rate)}"
+    now = format_rate(program.meter.rate) + (f", encrypted with {program.cipher}" if program.cipher else "")
+    return f"viamillipede {role}: pid {os.getpid()} at {clock}, {summary}, now {now}"
 
 
 def _process() -> str:

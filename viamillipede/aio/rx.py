@@ -149,6 +149,7 @@ class Receiver(Program):
         RxConnection(self, channel, self._numbers, peer).up(greeting, answer, rank)
         if self.keys is not None:
             self.keys.on_leg(channel.secret)
+            self.cipher = channel.cipher
         self._leaving_told |= self.leaving
         if first:
             self.contact_us = now_us()

@@ -94,7 +94,7 @@ def tx_snapshot(program: Transmitter) -> Snapshot:
         stalled=_is_stalled(program, waiting, now), waits=program.books.shares(),
         verdict=program.books.verdict(), cpu_share=program.books.cpu_share,
         state=state, exit_status=status, reason=reason,
-        digest=str(own) if own is not None and state == "complete" else "",
+        cipher=program.cipher, digest=str(own) if own is not None and state == "complete" else "",
         legs=tuple(_tx_legs(program, now)), paths=tuple(_tx_paths(program, now)),
     )  # fmt: skip
 
@@ -145,7 +145,7 @@ def rx_snapshot(program: Receiver) -> Snapshot:
         stalled=_is_stalled(program, waiting, now), waits=program.books.shares(),
         verdict=program.books.verdict(), cpu_share=program.books.cpu_share,
         state=state, exit_status=status, reason=reason,
-        digest=str(own) if own is not None and state == "complete" else "",
+        cipher=program.cipher, digest=str(own) if own is not None and state == "complete" else "",
         legs=tuple(_rx_legs(program, now)), paths=tuple(_rx_paths(program, now)),
     )  # fmt: skip
 

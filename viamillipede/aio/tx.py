@@ -33,7 +33,7 @@ from viamillipede.aio.snapshots import Rates, tx_snapshot
 from viamillipede.aio.sockets import check_congestion, raise_descriptor_limit, rtt_us, unacked_bytes
 from viamillipede.aio.source import Source, open_source
 from viamillipede.aio.systemd import Service
-from viamillipede.aio.tx_leg import TxConnection
+from viamillipede.aio.tx_leg import DONE, TxConnection
 from viamillipede.aio.waiting import TxWaits, is_stall, tx_waits_for
 from viamillipede.config import KIB, WAITS_US, Address, TxConfig
 from viamillipede.errors import (
@@ -129,6 +129,7 @@ class Transmitter(Program):
         reason = await self.connections[leg].introduce(channel, rank, *before)
         if not reason and self.keys is not None:
             self.keys.on_leg(channel.secret)
+            self.cipher = channel.cipher
         return reason
 
     def take_buffer(self, size: int) -> memoryview:
@@ -313,7 +314,7 @@ class Transmitter(Program):
                 if connection.silent():
                     connection.say(bye)
                     said += connection.sock is not None and connection.silent()
-                connection.drop("done", closed_by_peer=False, reset=False)
+                connection.drop(DONE, closed_by_peer=False, reset=False)
             if not said:
                 await self.last_word.say(bye)
             return

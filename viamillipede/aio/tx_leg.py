@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from viamillipede.protocol.sealing import Opener, Sealer
 
 
+DONE = "done"
+
+
 class TxConnection:
     """A leg's TCP connection: none, or the current one."""
 
@@ -84,9 +87,9 @@ class TxConnection:
         else:
             sock.close()
         queued = self._program.session.on_leg_lost(self.leg, closed_by_peer, now_us(), random.random())
-        self.restarts += reason != RETIRED
+        self.restarts += reason not in (RETIRED, DONE)
         if self._program.session.done:
-            reason = "done"  # however the other side closes it now
+            reason = DONE  # however the other side closes it now
         elif queued:
             reason += f"; frames given to others: {queued}"
         self._program.log.say(LEG if self._program.outcome.done() else EVENT, f"{self!r}: {reason}")

@@ -281,6 +281,8 @@ def words_for(config: DoctorConfig, address: Address) -> TxConfig:
         addresses=(address,),
         bind=config.bind,
         checkphrase=config.checkphrase,
+        key=config.key,
+        phrase=config.phrase,
         threads=CONNECTS,
         wait_us=config.wait_us,
         regroup_us=REGROUP_US,

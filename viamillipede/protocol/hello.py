@@ -13,7 +13,8 @@ offset bytes field                             offset bytes field
 The messages are those of Noise_NNpsk0_25519_ChaChaPoly_SHA256 (noise.py), 56 bytes each, whose prologue is the
 hello's first 24 bytes. The pre-shared key is the key (FIRST), or a secret that a leg made which was up before
 (JOIN): its handle says which. With a phrase (PHRASE) the messages of hello and welcome are those of SPAKE2, 33
-bytes each; a Noise message follows, under the key that SPAKE2 has made, and a second welcome with the other one. Their payloads are
+bytes each; a Noise message follows, under the key that SPAKE2 has made, and a second welcome with the other one.
+The payloads of the Noise messages are
 
 offset bytes field
      0     1 suites: for records, in the hello those that suit (bits), in the welcome the one that both use

@@ -20,6 +20,7 @@ from viamillipede.protocol.wire import (
     sealed_bytes,
 )
 
+NAMES = {"AESGCM": "AES-256-GCM", "ChaChaPoly": "ChaCha20-Poly1305"}
 REKEY_RECORDS = 1 << 16  # at most 8 GiB under one key: AES-GCM allows 2**36 bytes a nonce and 2**32 nonces, and more
 assert REKEY_RECORDS * RECORD_BYTES <= 1 << 33 and MIB % RECORD_BYTES == 0
 
@@ -29,6 +30,11 @@ class Sealer:
 
     def __init__(self, state: CipherState) -> None:
         self._state = state
+
+    @property
+    def cipher(self) -> str:
+        """In words."""
+        return NAMES[self._state.cipher]
 
     def _seal(self, data: Buffer, out: memoryview) -> int:
         state = self._state

@@ -23,7 +23,8 @@ def snapshot_line(snapshot: Snapshot, time: str) -> str:
     is_end = snapshot.exit_status is not None
     fields = _head("end" if is_end else "progress", time, snapshot.role, snapshot.pid) | _figures(snapshot)
     if is_end:
-        fields |= {"exit_status": snapshot.exit_status, "reason": snapshot.reason, "digest": snapshot.digest}
+        fields |= {"exit_status": snapshot.exit_status, "reason": snapshot.reason}
+        fields |= {"cipher": snapshot.cipher, "digest": snapshot.digest}
     return _line(fields)
 
 

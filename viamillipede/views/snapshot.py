@@ -82,6 +82,7 @@ class Snapshot:
     state: str = "running"  # "waiting" before the first contact, "running", then "complete" or "failed"
     exit_status: int | None = None  # at the end
     reason: str = ""  # of a failure, one line
+    cipher: str = ""  # of the legs, as "AES-256-GCM"; "" for none
     digest: str = ""  # at the end: "xxh3-128 0123..."; "" for none
     legs: tuple[Leg, ...] = field(default=())
     paths: tuple[Path, ...] = field(default=())
