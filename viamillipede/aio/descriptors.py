@@ -142,3 +142,16 @@ class Worker:
                 result = error
             with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits for this any more
                 self._loop.call_soon_threadsafe(on_result, result)
+
+
+class Crew:
+    """Several workers; each call goes to the one whose turn it is."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str, count: int) -> None:
+        self._workers = [Worker(loop, f"{name} {number}") for number in range(count)]
+        self._turn = 0
+
+    def submit(self, call: Callable[[], int], on_result: Callable[[int | OSError], None]) -> None:
+        """See Worker."""
+        self._turn = (self._turn + 1) % len(self._workers)
+        self._workers[self._turn].submit(call, on_result)

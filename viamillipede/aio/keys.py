@@ -20,7 +20,7 @@ from viamillipede.errors import FrameError
 from viamillipede.protocol import hello
 from viamillipede.protocol.attempts import Attempts
 from viamillipede.protocol.hello import Hello, Mode
-from viamillipede.protocol.noise import Handshake, NotSealedForUs, hkdf
+from viamillipede.protocol.noise import CIPHERS, Handshake, NotSealedForUs, hkdf
 from viamillipede.protocol.sealing import Opener, Sealer
 from viamillipede.protocol.wire import (
     ANSWER_BYTES,
@@ -33,7 +33,8 @@ from viamillipede.protocol.wire import (
 
 PHRASES_BURST, PHRASE_US = 5, 10 * S_US  # wrong phrases, of everybody together: each of them is a guess
 _SPOKEN = b"viamillipede"
-_TRIAL_BYTES = 64 * KIB
+_TRIAL_BYTES, _TRIALS = 64 * KIB, 4
+SLOW_NS = 6_000  # for _TRIAL_BYTES, 10 GB/s: what takes longer is worth the way to another core
 
 
 def _handle(secret: bytes) -> bytes:
@@ -41,19 +42,18 @@ def _handle(secret: bytes) -> bytes:
     return hkdf(secret, b"handle", 2)[0][: hello.HANDLE_BYTES]
 
 
-def suites() -> int:
-    """The suites that suit this processor, as bits: without AES in hardware ChaCha20-Poly1305 is much faster."""
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
-
-    took = []
+def trial_ns() -> dict[int, int]:
+    """How long each suite takes here for _TRIAL_BYTES, by its bit: without AES in hardware the second is faster."""
     data, out = bytes(_TRIAL_BYTES), bytearray(_TRIAL_BYTES + TAG_BYTES)
-    for make in (AESGCM, ChaCha20Poly1305):
-        aead = make(bytes(KEY_BYTES))
-        aead.encrypt_into(bytes(12), data, None, out)
-        began = time.perf_counter_ns()
-        aead.encrypt_into(bytes(12), data, None, out)
-        took.append(time.perf_counter_ns() - began)
-    return 3 if took[0] <= took[1] else 2
+    took = {}
+    for suite, cipher in hello.SUITES.items():
+        aead, trials = CIPHERS[cipher][0](bytes(KEY_BYTES)), []
+        for number in range(_TRIALS):
+            began = time.perf_counter_ns()
+            aead.encrypt_into(number.to_bytes(12), data, None, out)
+            trials.append(time.perf_counter_ns() - began)
+        took[suite] = min(trials)  # the others were disturbed
+    return took
 
 
 class Keys:
@@ -65,7 +65,9 @@ class Keys:
         self._attempts = Attempts(PHRASES_BURST, PHRASE_US) if self._phrase else Attempts()
         self._join = b""  # dialling: the secret by which further legs belong to the first one
         self._joins: dict[bytes, bytes] = {}  # listening: such secrets by their handles
-        self._suites = suites()
+        self._trial_ns = trial_ns()
+        fastest = min(self._trial_ns, key=lambda suite: self._trial_ns[suite])
+        self._suites = sum(suite for suite in hello.SUITES if suite >= fastest)
 
     def __repr__(self) -> str:
         return "<Keys>"
@@ -160,6 +162,13 @@ class Keys:
         """What the channel opens with has come, sealed: it was no replay, and does not count as an attempt."""
         if channel.secret:
             self._attempts.on_success(self._counted_as(host))
+
+    def is_slow(self, channel: Channel) -> bool:
+        """Whether what the channel is sealed with takes so long here that another core should do it."""
+        assert channel.sealer is not None
+        return any(
+            cipher == channel.sealer.suite and self._trial_ns[suite] > SLOW_NS for suite, cipher in hello.SUITES.items()
+        )
 
     # ---- both -----------------------------------------------------------------------------------
     def on_leg(self, secret: bytes) -> bytes:

@@ -20,6 +20,7 @@ from viamillipede.aio import report
 from viamillipede.aio.channel import Channel
 from viamillipede.aio.clock import now_us
 from viamillipede.aio.command_ends import CommandSource
+from viamillipede.aio.descriptors import Crew
 from viamillipede.aio.dialler import Dialler
 from viamillipede.aio.handshake import enter, hear_call
 from viamillipede.aio.hasher import Hasher
@@ -61,6 +62,7 @@ from viamillipede.protocol.wire import (
 )
 from viamillipede.units import format_bytes
 
+CREW = min(4, len(os.sched_getaffinity(0)) - 1) if hasattr(os, "sched_getaffinity") else 1
 RECEIVE_BYTES = 64 * KIB
 SAMPLE_EVERY_TICKS = 3  # when nobody tunes by it
 SIGNAL_STATUS = 128  # and the number of the signal is the exit status after one
@@ -85,6 +87,7 @@ class Transmitter(Program):
         self.chaos = Chaos(config.chaos, config.chaos_kind, config.checksum)
         self.contact = asyncio.Event()
         self.receive_buffer = memoryview(bytearray(RECEIVE_BYTES))
+        self.crew: Crew | None = None  # who seals frames, where that takes long
         self.buffers: list[memoryview] = []  # that no sealed frame is in
         self.connections: dict[int, TxConnection] = {}  # of every leg that was ever dialled
         self.source: Source
@@ -130,6 +133,8 @@ class Transmitter(Program):
         if not reason and self.keys is not None:
             self.keys.on_leg(channel.secret)
             self.cipher = channel.cipher
+            if self.crew is None and CREW and self.keys.is_slow(channel):
+                self.crew = Crew(self.loop, "seal", CREW)
         return reason
 
     def take_buffer(self, size: int) -> memoryview:

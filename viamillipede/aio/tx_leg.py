@@ -10,7 +10,7 @@ from viamillipede.aio.handshake import greet
 from viamillipede.aio.log import EVENT, FRAME, LEG, OPERATION, RESENT
 from viamillipede.aio.poller import READ, WRITE, Watch
 from viamillipede.aio.sockets import close_with_reset, limit_unsent, prepare_tx, unacked_bytes, why
-from viamillipede.config import Address
+from viamillipede.config import KIB, Address
 from viamillipede.errors import FrameError
 from viamillipede.protocol.send_window import Frame
 from viamillipede.protocol.tx_session import RETIRED
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 DONE = "done"
+ASIDE_BYTES = 64 * KIB  # a smaller frame is sealed sooner than a thread has begun
 
 
 class TxConnection:
@@ -41,6 +42,7 @@ class TxConnection:
         self._stalled = False  # chaos: like a black hole
         self._sealer: Sealer | None = None
         self._opener: Opener | None = None
+        self._unsealed: list[bytes] | None = None  # while a thread seals the frame: what is to be said behind it
         self._sealed: memoryview | None = None  # of the program's pool, what the current frame is sealed into
 
     def __repr__(self) -> str:
@@ -65,7 +67,7 @@ class TxConnection:
 
     def _up(self, channel: Channel) -> None:
         program, sock = self._program, channel.sock
-        self.sock, self._sealer, self._opener = sock, channel.sealer, channel.opener
+        self.sock, self._sealer, self._opener, self._unsealed = sock, channel.sealer, channel.opener, None
         self._buffers, self._informed, self._busy, self._stalled, self._frame_bytes = [], False, False, False, 0
         self._watch = program.poller.watch(sock.fileno(), self._on_readable, self._on_writable)
         program.poller.want(self._watch, READ)
@@ -80,7 +82,7 @@ class TxConnection:
         if closed_by_peer and self.silent():
             self._program.last_word.on_heard()
         self._program.poller.forget(self._watch)
-        self._buffers = []
+        self._buffers, self._unsealed = [], None
         self._give_back()
         if reset:
             close_with_reset(sock)
@@ -110,11 +112,34 @@ class TxConnection:
             limit_unsent(self.sock, frame_bytes)
         self._busy, self._frame = True, frame
         if self._sealer is not None:
-            self._sealed = self._program.take_buffer(sealed_bytes(frame.length))
-            self._buffers.append(self._sealer.message(frame.header, payload, self._sealed))
+            self._seal(self._sealer, frame, payload)
         else:
             self._buffers += [memoryview(frame.header), payload] if payload else [memoryview(frame.header)]
         self._flush()
+
+    def _seal(self, sealer: "Sealer", frame: Frame, payload: memoryview) -> None:
+        """At once, or by a thread: then what is said meanwhile waits, since records are sealed in their order."""
+        sealed = self._program.take_buffer(sealed_bytes(frame.length))
+        if self._program.crew is None or frame.length < ASIDE_BYTES:
+            self._sealed = sealed
+            self._buffers.append(sealer.message(frame.header, payload, sealed))
+            return
+        self._unsealed = []
+        self._program.crew.submit(
+            lambda: len(sealer.message(frame.header, payload, sealed)),
+            lambda length: self._on_sealed(sealer, sealed, length),
+        )
+
+    def _on_sealed(self, sealer: "Sealer", sealed: memoryview, length: int | OSError) -> None:
+        if self.sock is None or sealer is not self._sealer:  # the leg was lost meanwhile
+            self._program.buffers.append(sealed)
+            return
+        said, self._unsealed = self._unsealed, None
+        assert isinstance(length, int) and said is not None
+        self._sealed = sealed
+        self._buffers += [sealed[:length], *(memoryview(sealer.messages(each)) for each in said)]
+        self._flush()
+        self._program.pump()
 
     def _give_back(self) -> None:
         """The frame was sent, or is lost: what it was sealed into is free."""
@@ -135,17 +160,20 @@ class TxConnection:
 
     def say(self, message: bytes) -> None:
         """A message, behind the current frame if there is one."""
+        if self._unsealed is not None:
+            self._unsealed.append(message)
+            return
         self._buffers.append(memoryview(message if self._sealer is None else self._sealer.messages(message)))
         if len(self._buffers) == 1:
             self._flush()
 
     def silent(self) -> bool:
         """Whether nothing waits to be sent."""
-        return not self._buffers
+        return not self._buffers and self._unsealed is None
 
     def crowded(self) -> bool:
         """Whether something else waits already behind the current frame."""
-        return len(self._buffers) > 2
+        return len(self._buffers) + len(self._unsealed or ()) > 2
 
     def _flush(self) -> None:
         sock = self.sock
@@ -170,7 +198,7 @@ class TxConnection:
         if self._buffers:
             self._buffers[0] = self._buffers[0][count:]
             self._program.poller.want(self._watch, WRITE)
-        elif self._busy:
+        elif self._busy and self._unsealed is None:
             self._busy = False
             self._give_back()
             session = self._program.session

@@ -32,8 +32,13 @@ class Sealer:
         self._state = state
 
     @property
+    def suite(self) -> str:
+        """One of noise.CIPHERS."""
+        return self._state.cipher
+
+    @property
     def cipher(self) -> str:
-        """In words."""
+        """The same in words."""
         return NAMES[self._state.cipher]
 
     def _seal(self, data: Buffer, out: memoryview) -> int:
