@@ -77,7 +77,7 @@ def test_the_other_suite_is_forced(made: Made, monkeypatch: pytest.MonkeyPatch) 
         return 0
 
     monkeypatch.setattr(cli, "main", main)
-    monkeypatch.setattr(keys, "suites", lambda: 3)
+    monkeypatch.setattr(keys, "trial_ns", lambda: {1: 1000, 2: 2000})
     monkeypatch.setattr(sys, "argv", ["-c", *chacha.commands(8834)[0][3:]])
     assert chacha.rx[1] == "-c"
     with pytest.raises(SystemExit) as left:

@@ -110,7 +110,9 @@ def fuzz(name: str, seconds: float, tally: Tally) -> None:
     if done.returncode or new:
         print("\n".join(line for line in done.stdout.splitlines() if not re.match(r"#\d+\t", line)))
         for path in new:
-            print(f"fuzz: {name} does not survive this; again: {shlex.join(['scripts/fuzz', 'again', name, str(path)])}")
+            print(
+                f"fuzz: {name} does not survive this; again: {shlex.join(['scripts/fuzz', 'again', name, str(path)])}"
+            )
         if not new:
             raise SystemExit(f"fuzz: the engine ended with {done.returncode}; the lines above say why")
 
@@ -133,7 +135,8 @@ def main(argv: Sequence[str]) -> int:
         pip = shlex.join([sys.executable, "-m", "pip", "install", "atheris >= 3, < 4"])
         print(f"scripts/fuzz: it needs atheris, which is not installed; say: {pip}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what runs in the background with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     tallies = {name: Tally() for name in options.targets}
     end_s = time.monotonic() + options.minutes * 60
     share_s = min(ROUND_S, options.minutes * 60 / len(options.targets))

@@ -1,4 +1,4 @@
-"""One target under atheris, in a process of its own: python -m fuzzlib.engine TARGET [option of libFuzzer ...] FOLDER."""
+"""One target under atheris, in a process of its own: python -m fuzzlib.engine TARGET [libFuzzer option ...] FOLDER."""
 
 import sys
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 
 from viamillipede import config_files, secret
@@ -10,7 +9,7 @@ from viamillipede.errors import UsageError
 
 from .script import Script
 
-_folder: list[tempfile.TemporaryDirectory[str]] = []
+_file: list[int] = []  # a descriptor of memory: nothing is left behind
 
 
 def run(data: bytes) -> None:
@@ -24,12 +23,12 @@ def run(data: bytes) -> None:
                 text = secret.KEY_PREFIX + text
             assert secret.spell_key(secret.parse_key(text)) == text.strip()
         return
-    if not _folder:
-        _folder.append(tempfile.TemporaryDirectory(prefix="fuzz-"))
-    path = Path(_folder[0].name) / "file"
-    content = script.rest()
-    path.touch(mode=0o600)
-    path.write_bytes(content)
+    if not _file:
+        _file.append(os.memfd_create("fuzz"))
+        os.fchmod(_file[0], 0o600)
+    path = Path(f"/proc/self/fd/{_file[0]}")
+    os.truncate(path, 0)
+    os.pwrite(_file[0], script.rest(), 0)
     try:
         if what == 1:
             assert len(secret.read_key_file(os.fspath(path)).data) == secret.KEY_BYTES
@@ -43,6 +42,6 @@ def run(data: bytes) -> None:
 
 
 def close() -> None:
-    """Give the folder back."""
-    while _folder:
-        _folder.pop().cleanup()
+    """Give the descriptor back."""
+    while _file:
+        os.close(_file.pop())

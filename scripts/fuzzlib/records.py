@@ -63,7 +63,10 @@ def _spoil(script: Script, sealed: list[bytes]) -> None:
 
 def _open(script: Script, opener: Opener, sealed: bytes, plain: bytes) -> None:
     rest, done, size = memoryview(sealed), 0, max(script.choose(VIEWS), len(plain) // 256)
-    pieces, starved = (max(1 + script.byte() * 64, len(sealed) // 256), 1 << 30)[script.byte() % 2], bool(script.byte() % 2)
+    pieces, starved = (
+        (max(1 + script.byte() * 64, len(sealed) // 256), 1 << 30)[script.byte() % 2],
+        bool(script.byte() % 2),
+    )
     turn = 0
 
     def receive(view: memoryview) -> int:

@@ -17,7 +17,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "files": files.run,
 }
 SCRIPT_BYTES_MAX = 4096
-_WHOLE = 255  # of a message, all of it at once
+_WHOLE = 0  # of a message, all of it at once
+_KILO = RELATIVE + NUMBERS.index(1000)
 
 
 def close() -> None:
@@ -42,22 +43,24 @@ def seeds(name: str) -> list[bytes]:
 
 def _rx(flags: int) -> bytes:
     """Frames on all legs, one in two parts, one twice; the end, the digest, bye."""
-    out = bytearray([flags])
+    out = bytearray([flags, *([0] if flags & 16 else [])])
     for number in range(8):
-        out += bytes([0, number % 4, RELATIVE + NUMBERS.index(1000), _WHOLE])
-    out += bytes([0, 1, RELATIVE + NUMBERS.index(1000), 160, 4, 2, 3, 0, 0, _WHOLE, 12, 1, RELATIVE + NUMBERS.index(1024)])
-    out += bytes([15, 0, 1, 6, 3, _WHOLE, 10, 2, _WHOLE, 15, 0, 2])
-    return bytes(out)
+        out += bytes([0, number % 4, _KILO, _WHOLE])
+    out += bytes([0, 1, _KILO, 160, 4, 2, 3, 0, 0, _WHOLE, 12, 1, 0, 15, 0, 1])
+    return bytes(out) + bytes([6, 3, _WHOLE, 10, 2, _WHOLE, 15, 0, 2])
 
 
 def _tx(flags: int) -> bytes:
     """Input, acknowledgements, a request, its end, digest and done."""
     out = bytearray([flags, 0])
+    for leg in range(4):
+        out += bytes([3, leg, 0, 0, 0, 0])
     for leg in range(8):
-        out += bytes([0, leg, RELATIVE + NUMBERS.index(1000), 3, leg, 3, 1, 0, 0, 0])
-    out += bytes([6, 1, 0, 0, 13, 0, 2, 0, 0, 0, 3, 0, 7, 0, 0, 7, 0, 0, 0, 0, 8, 0, 1, 0])
-    return bytes(out)
+        out += bytes([0, 0, _KILO, 1, 3, leg % 4, leg % 2, 0, 0])
+    out += bytes([6, 1, 0, 0, 1, 13, 0, 2, 0, 0, 0, 1])
+    return bytes(out) + bytes([3, 0, 7, 0, 0, 3, 1, 7, 0, 0, 7, 2, 0, 0, 8, 3, 1, 0])
 
 
 def _called() -> bytes:
-    return bytes([1, 0]) + bytes([14, 0, 0, 0, 0, 1, 1, 1]) * 4 + _tx(0)[2:]
+    """The same, after calls."""
+    return bytes([1, 0]) + bytes([14, 0, 0, 2, 0, 1, 1, 14, 0, 0, 0, 0, 1, 1]) + _tx(0)[2:]

@@ -93,7 +93,7 @@ class Stream:
             del rest[:count]
             return count
 
-        buffer = memoryview(bytearray(RECEIVE_BYTES))
+        buffer = memoryview(bytearray(self.script.choose((RECEIVE_BYTES, 1, 39, 41, KIB))))
         with contextlib.suppress(BlockingIOError):
             while count := opener.read_all(receive, buffer):
                 self._take(leg, buffer[:count])
@@ -241,8 +241,8 @@ class Stream:
 
     def leg(self) -> int:
         """One of those that are up, or a small number."""
-        legs = sorted(self.tx.legs)
-        return self.script.choose(legs) if legs else self.script.byte() % LEGS
+        said, legs = self.script.byte(), sorted(self.tx.legs)
+        return legs[said % len(legs)] if legs and said >= 128 else said % LEGS
 
     def check(self) -> None:
         """What must hold after each step."""
@@ -269,5 +269,3 @@ def run(data: bytes, sealed: bool = False) -> None:
 def run_sealed(data: bytes) -> None:
     """The same on sealed legs."""
     run(data, sealed=True)
-
-

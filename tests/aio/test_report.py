@@ -115,6 +115,8 @@ async def test_the_rate_is_that_of_the_whole_time() -> None:
 async def test_what_happened_is_in_the_closing_line_of_tx(pipe: Pipe, changes: dict[str, int], words: str) -> None:
     with nonblocking_server() as server:
         async with transmitting(pipe.read_fd, server.getsockname()[1]) as (program, _):
+            assert not report.closing_tx(program, "incomplete"), "there was nobody"
+            program.contact_us = now_us()
             assert words not in report.closing_tx(program, "incomplete")
             for name, value in changes.items():
                 setattr(program.session, name, value)
@@ -125,7 +127,7 @@ async def test_chaos_and_dead_addresses_are_in_the_closing_line_of_tx(pipe: Pipe
     with nonblocking_server() as server:
         port = server.getsockname()[1]
         async with transmitting(pipe.read_fd, port, chaos=7) as (program, _):
-            program.chaos.faults = 1
+            program.chaos.faults, program.contact_us = 1, now_us()
             program.session.book.states[0].failure = "Connection refused"
             told = report.closing_tx(program, "incomplete")
             assert told.startswith("incomplete, 0 B in ")

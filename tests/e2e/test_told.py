@@ -158,7 +158,7 @@ def test_json_of_a_success(stage: Stage) -> None:
         assert end["digest"].startswith("xxh3-128 ") and end["digest"] in lines[-2]["text"]
         assert f"({MIB} bytes)" in lines[-2]["text"] and end["verdict"] in lines[-2]["text"]
         assert end["peer"].startswith(LOOPBACK) and end["paths"][0]["moved_bytes"] > MIB
-        assert set(progress[-1]) == set(end) - {"exit_status", "reason", "digest"}
+        assert set(progress[-1]) == set(end) - {"exit_status", "reason", "cipher", "digest"}
         ends.append(end)
     assert ends[0]["session"] == ends[1]["session"] and re.fullmatch("[0-9a-f]{32}", ends[0]["session"])
     assert ends[0]["size_bytes"] == 2 * MIB and ends[1]["size_bytes"] is None

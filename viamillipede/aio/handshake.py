@@ -62,7 +62,7 @@ async def _hear_opening(
     try:
         async with asyncio.timeout(GREETING_US / S_US):
             channel, head = await _enter(sock, wanted, keys, host)
-            opening = channel.opening or wanted
+            opening = wanted if channel.opening is None else channel.opening
             said = await channel.hear(OPENING_BYTES[opening], f"closed in its {noun}", head)
             if keys is not None:
                 keys.on_proved(channel, host)

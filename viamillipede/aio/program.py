@@ -194,10 +194,11 @@ class Program:
         self.fail(context.get("exception") or RuntimeError(context["message"]))
 
     def close(self, closing: Callable[[], str]) -> None:
-        """The last words, and everything is given back. `closing`: how far it came, asked for when all is over."""
+        """The last words, and everything is given back. `closing`: how far it came, asked for when all is over; "": nowhere."""
         self.stop()
         self.observer.clear()
-        self.log.say(WARNING, closing())
+        if line := closing():
+            self.log.say(WARNING, line)
         failure = self.failure()
         if isinstance(failure, Failure) and not isinstance(failure, UsageError):
             message, *quoted = str(failure).splitlines()

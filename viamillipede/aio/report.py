@@ -76,7 +76,9 @@ def _closing(program: Transmitter | Receiver, count: int, status: str) -> str:
 
 
 def closing_tx(program: Transmitter, status: str) -> str:
-    """tx's last line; `status`: "" when complete."""
+    """tx's last line; `status`: "" when complete. "" if there was nobody: why not is said, and is all there is."""
+    if status and not program.contact_us and not program.strangers:
+        return ""
     session = program.session
     window = session.window
     parts = [
@@ -157,7 +159,9 @@ def _not_reached(program: Transmitter | Receiver) -> str:
 
 
 def closing_rx(program: Receiver, status: str) -> str:
-    """rx's last line; `status`: "" when complete."""
+    """rx's last line; see `closing_tx`."""
+    if status and not program.contact_us and not program.strangers:
+        return ""
     session = program.session
     reassembly = session.reassembly
     parts = [
