@@ -26,12 +26,12 @@ def missing() -> str:
         return f"needs {' and '.join(lacking)}"
     if not SOCKETS.is_file():
         return f"needs {SOCKETS}"
-    if _wrapper() and subprocess.run([*_wrapper(), "true"], capture_output=True).returncode != 0:
+    if wrapper() and subprocess.run([*wrapper(), "true"], capture_output=True).returncode != 0:
         return f"needs sshd with {PRIVILEGE_SEPARATION}, or a mount namespace to make one"
     return ""
 
 
-def _wrapper() -> list[str]:
+def wrapper() -> list[str]:
     """Where root has never started sshd as a service, its folder is made, in a mount namespace that dies with it."""
     if os.geteuid() != 0 or PRIVILEGE_SEPARATION.is_dir():
         return []
@@ -78,7 +78,7 @@ class Sshd:
         self._log = folder / "sshd.log"
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [*_wrapper(), SSHD, "-D", "-e", "-f", str(folder / "config")],
+                [*wrapper(), SSHD, "-D", "-e", "-f", str(folder / "config")],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True,
             )  # fmt: skip
 
