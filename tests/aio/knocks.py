@@ -75,14 +75,19 @@ async def together(ours: Keys, theirs: Keys, opening: Opening = Opening.GREETING
 
 
 async def comes_in(ours: Keys, theirs: Keys, host: str = "host") -> bool:
-    """Whether we do."""
-    found = await meet(ours, theirs, host)
-    for each in found:
-        if isinstance(each, Channel):
-            each.sock.close()
-        else:
-            assert isinstance(each, FrameError | OSError), each
-    return isinstance(found[0], Channel) and isinstance(found[1], Channel)
+    """Whether we do, and are heard."""
+    here, there = await meet(ours, theirs, host)
+    if not isinstance(here, Channel) or not isinstance(there, Channel):
+        for each in (here, there):
+            assert isinstance(each, Channel | FrameError | OSError), each
+            if isinstance(each, Channel):
+                each.sock.close()
+        return False
+    with here.sock, there.sock:
+        await here.say(greeting())
+        await there.hear(GREETING_BYTES, "closed")
+        theirs.on_proved(there, host)
+    return True
 
 
 def verdict(found: Both) -> Verdict:

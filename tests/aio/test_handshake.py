@@ -176,11 +176,10 @@ async def test_an_answer_to_a_call_that_is_none(pair: Any, said: bytes, error: t
 
 
 @pytest.mark.parametrize("said", [b"", ACCEPTED.encode()])
-async def test_a_tx_that_says_nothing_more(pair: Any, said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "GREETING_US", 20 * MS_US)
+async def test_a_tx_that_says_nothing_more(pair: Any, said: bytes) -> None:
     await Peer(pair[1]).say(said)
     with pytest.raises(TimeoutError):
-        await call(Channel(pair[0]), CALL.encode())
+        await call(Channel(pair[0]), CALL.encode(), 20 * MS_US)
 
 
 async def test_who_greets_hears_the_answer_and_no_more(pair: Any) -> None:
@@ -207,6 +206,7 @@ class Vestibule:
         self.opening, self.hold = opening, hold
         self.admitted: list[tuple[bytes, str]] = []
         self.knocked: list[Opening] = []
+        self.proved: list[str] = []
 
     async def admit(self, sock: socket.socket, head: bytearray, host: str) -> Channel:
         """See Keys."""
@@ -214,6 +214,10 @@ class Vestibule:
         if self.hold:
             await asyncio.sleep(3600)
         return Channel(sock, opening=self.opening)
+
+    def on_proved(self, channel: Channel, host: str) -> None:
+        """See Keys."""
+        self.proved.append(host)
 
     async def knock(self, sock: socket.socket, opening: Opening) -> Channel:
         """See Keys."""
@@ -287,8 +291,11 @@ async def test_behind_a_hello_what_was_announced_is_heard(pair: Any, step: int) 
         pair[1].send(HELLO[start : start + step])
         await asyncio.sleep(0)
     await until(lambda: keys.admitted)
+    await turns(2)
+    assert not keys.proved, "a hello alone may be a replay"
     pair[1].send(greeting(5) + b"next")
     heard, channel = await task
+    assert keys.proved == ["a host"]
     assert heard == decode_greeting_untrusted(greeting(5)) and channel.opening is Opening.GREETING
     assert keys.admitted == [(HELLO, "a host")] and pair[0].recv(10) == b"next"
 

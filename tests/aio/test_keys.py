@@ -28,7 +28,7 @@ from tests.aio.knocks import (
 )
 from viamillipede.aio import keys as module
 from viamillipede.aio.channel import ClosedEarly, KnockRefused
-from viamillipede.aio.keys import PHRASES_BURST, Keys
+from viamillipede.aio.keys import PHRASES_BURST, SLOW_NS, Keys
 from viamillipede.aio.refusals import KeyRefused, OpeningRefused
 from viamillipede.config import LEGS_MAX
 from viamillipede.errors import FrameError
@@ -242,10 +242,25 @@ async def test_nothing_secret_is_shown() -> None:
                     assert form not in shown
 
 
-@pytest.mark.parametrize(("faster", "bits"), [("AESGCM", 3), ("ChaCha20Poly1305", 2)])
+@pytest.mark.parametrize(("took", "bits"), [({1: 5, 2: 20}, 3), ({1: 20, 2: 5}, 2)], ids=["AES", "ChaCha"])
 def test_the_suites_are_those_that_suit_the_processor(
-    faster: str, bits: int, monkeypatch: pytest.MonkeyPatch
+    took: dict[int, int], bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    elapsed = iter([0, 10, 0, 20] if faster == "AESGCM" else [0, 20, 0, 10])
-    monkeypatch.setattr(time, "perf_counter_ns", lambda: next(elapsed))
-    assert module.suites() == bits
+    monkeypatch.setattr(module, "trial_ns", lambda: took)
+    assert with_key()._suites == bits
+
+
+def test_each_suite_is_tried_and_the_best_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0, 9, 10, 17, 20, 28, 30, 39, 0, 90, 100, 150, 200, 280, 300, 360])
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: next(times))
+    assert module.trial_ns() == {1: 7, 2: 50}
+    monkeypatch.undo()
+    assert all(took > 0 for took in module.trial_ns().values())
+
+
+@pytest.mark.parametrize(("took", "slow"), [(SLOW_NS, False), (SLOW_NS + 1, True)])
+async def test_where_the_suite_of_a_leg_is_slow(took: int, slow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "trial_ns", lambda: {1: took, 2: took + 1000})
+    ours = with_key()
+    async with together(ours, with_key()) as (here, _):
+        assert here.sealer.suite == "AESGCM" and ours.is_slow(here) is slow

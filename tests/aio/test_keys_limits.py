@@ -7,7 +7,19 @@ import pytest
 from spake2 import SPAKE2_A
 
 from tests.aio.drive import tcp_pair
-from tests.aio.knocks import ANOTHER, WRONG, Clock, admit, begun, comes_in, meet, verdict, with_key, with_phrase
+from tests.aio.knocks import (
+    ANOTHER,
+    WRONG,
+    Clock,
+    admit,
+    begun,
+    comes_in,
+    meet,
+    recorded,
+    verdict,
+    with_key,
+    with_phrase,
+)
 from viamillipede.aio import keys as module
 from viamillipede.aio.channel import ClosedEarly
 from viamillipede.aio.keys import PHRASE_US, PHRASES_BURST
@@ -15,7 +27,8 @@ from viamillipede.aio.refusals import KeyRefused
 from viamillipede.config import S_US
 from viamillipede.protocol.attempts import ATTEMPTS_BURST
 from viamillipede.protocol.hello import MESSAGE_BYTES, Hello, Mode
-from viamillipede.protocol.wire import Verdict
+from viamillipede.protocol.noise import NotSealedForUs
+from viamillipede.protocol.wire import GREETING_BYTES, Verdict
 
 
 @pytest.fixture
@@ -89,3 +102,25 @@ async def test_phrases_that_are_tried_at_the_same_time_count_before_they_are_pro
     assert verdict(await meet(with_phrase(), listening, "another")) is Verdict.LATER
     for sock in left:
         sock.close()
+
+
+async def test_a_hello_that_is_replayed_counts_and_its_opening_would_have_cleared_it(clock: Clock) -> None:
+    """Else a recorded one could have the listener compute as often as somebody likes."""
+    listening = with_key()
+    async with recorded(listening) as (said, _):
+        pass
+    for _ in range(ATTEMPTS_BURST - 1):  # the one that was recorded has not proved itself here
+        here, there = tcp_pair()
+        with here, there:
+            here.sendall(said)
+            channel = await admit(listening, there, "host")
+            with pytest.raises(NotSealedForUs):
+                await channel.hear(GREETING_BYTES, "closed")
+    assert verdict(await meet(with_key(), listening)) is Verdict.LATER
+    assert await comes_in(with_key(), listening, "another host")
+
+
+async def test_who_came_with_a_right_key_is_not_counted(clock: Clock) -> None:
+    listening = with_key()
+    for _ in range(3 * ATTEMPTS_BURST):
+        assert await comes_in(with_key(), listening)

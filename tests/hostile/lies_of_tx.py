@@ -109,31 +109,30 @@ def _flood(message: bytes) -> Lie:
 
 
 def _contradicts(first: bytes, second: bytes) -> Lie:
-    """Two legs say what cannot both be."""
+    """Two legs say what cannot both be; of a frame that is here already nobody looks at a second copy."""
 
-    def lie(stream: Spoilt) -> Line:
-        one = stream.begun()
-        other = stream.leg(1)
+    def lie(stream: Spoilt) -> None:
+        one, other = stream.begun(), stream.leg(1)
         one.say(first)
-        _arrived(one)
-        other.say(second)
-        return other
+        while not decode_ack_untrusted(*one.until(Kind.ACK)).ranges:
+            pass
+        other.say(second + BEAT)
 
     return lie
 
 
-def _arrived(line: Line) -> None:
-    """Wait until rx says that a frame has arrived which is not due."""
-    while not decode_ack_untrusted(*line.until(Kind.ACK)).ranges:
-        pass
+def _other_length(stream: Spoilt) -> Line:
+    """A frame that has begun to arrive is announced anew with another length."""
+    one, other = stream.begun(), stream.leg(1)
+    one.head(Kind.DATA, 100, 1, 5)
+    other.head(Kind.DATA, 101, 1, 5)
+    return one if one.is_closed(1) else other
 
 
 def _overlaps(stream: Spoilt) -> None:
-    one, other = stream.begun(), stream.leg(1)
-    stream.sent += b"x" * 20
-    one.say(data(2, 15, b"x" * 10) + data(3, 20, b"x" * 10))
-    _arrived(one)
-    other.say(data(1, 5, b"x" * 10))
+    line = stream.begun()
+    line.say(data(2, 15, b"x" * 10) + data(3, 20, b"x" * 10))
+    line.until(Kind.REFUSAL)
 
 
 def _end_before_frames(stream: Spoilt) -> None:
@@ -279,6 +278,7 @@ LIES: dict[str, Lie] = {
     "end.twice": _contradicts(end(3, 15), end(3, 16)),
     "frame.twice": _contradicts(data(2, 15, b"one"), encode_header(Kind.DATA, 4, 2, 15, 0) + b"four"),
     "frame.other": _contradicts(data(2, 15, b"one"), data(2, 16, b"two")),
+    "frame.length": _other_length,
     "overlap": _overlaps,
     "end.early": _end_before_frames,
     "header.damaged": _damaged_header,

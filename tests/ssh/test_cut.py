@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.commands import lives
 from tests.e2e.helpers import KIB, ROOT, eventually, some_bytes
-from tests.e2e.ssh import SSHD, wrapper, missing
+from tests.e2e.ssh import SSHD, missing, wrapper
 from tests.netlab import Lab, Link
 from tests.netlab import missing as missing_lab
 from tests.ssh.helpers import BUSY, QUIET
