@@ -124,3 +124,16 @@ async def test_who_came_with_a_right_key_is_not_counted(clock: Clock) -> None:
     listening = with_key()
     for _ in range(3 * ATTEMPTS_BURST):
         assert await comes_in(with_key(), listening)
+
+
+async def test_who_answers_cannot_guess_without_limit_either(clock: Clock) -> None:
+    """Each of our messages tells whoever answers whether its guess was right."""
+    ours = with_phrase()
+    for _ in range(PHRASES_BURST):
+        assert verdict(await meet(ours, with_phrase(WRONG))) is Verdict.KEY
+    for answering in (with_phrase(WRONG), with_phrase()):
+        found, _ = await meet(ours, answering)
+        assert "too many have answered there who did not know the phrase" in str(found)
+    clock.now += PHRASE_US
+    assert await comes_in(ours, with_phrase())
+    assert await comes_in(ours, with_phrase()), "what was proved does not count"

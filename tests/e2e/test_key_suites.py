@@ -13,7 +13,8 @@ DATA = os.urandom(8 * MIB + 77)
 NAMES = {1: "AES-256-GCM", 2: "ChaCha20-Poly1305"}
 ANOTHER_PROCESSOR = """
 import os, pathlib
-import viamillipede.aio.descriptors as descriptors, viamillipede.aio.keys as keys, viamillipede.aio.tx as tx
+import viamillipede.aio.descriptors as descriptors
+import viamillipede.aio.keys as keys, viamillipede.aio.tx as tx
 took = {{1: 1000, 2: 1000}}
 took[{fast}] = 10
 keys.trial_ns = lambda: took
@@ -26,10 +27,15 @@ if {aside}:
 """
 
 
-@pytest.fixture(params=[(1, False), (2, False), (1, True), (2, True)], ids=["aes", "chacha", "aes-aside", "chacha-aside"])
-def processor(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, bool, Path]:
+PROCESSORS = {"aes": (1, False), "chacha": (2, False), "aes-aside": (1, True), "chacha-aside": (2, True)}
+
+
+@pytest.fixture(params=PROCESSORS)
+def processor(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, bool, Path]:
     """The name of the suite that suits it, whether threads seal, and the file that is made when they do."""
-    fast, aside = request.param
+    fast, aside = PROCESSORS[request.param]
     (tmp_path / "sitecustomize.py").write_text(
         ANOTHER_PROCESSOR.format(fast=fast, aside=aside, mark=str(tmp_path / "mark"))
     )

@@ -172,14 +172,16 @@ def connect(port: int, source: str = LOOPBACK) -> socket.socket:
     return socket.create_connection((LOOPBACK, port), PATIENCE_S, source_address=(source, 0))
 
 
-def knock(sock: socket.socket, key: bytes | None, opening: Opening, secret: bytes = b"") -> Line:
-    """Say hello where there is a key, or the `secret` of a leg before. Refused, Closed."""
+def knock(
+    sock: socket.socket, key: bytes | None, opening: Opening, secret: bytes = b"", line: Line | None = None
+) -> Line:
+    """Say hello, on `line` if that is given, where there is a key, or the `secret` of a leg before. Refused, Closed."""
+    line = line or Line(sock)
     if key is None:
-        return Line(sock)
+        return line
     mode = Mode.JOIN if secret else Mode.FIRST
     head = Hello(mode, handle_of(secret) if secret else hello.NO_HANDLE).encode()
     noise = Handshake(True, hello.HANDSHAKE_CIPHER, secret or key, os.urandom(KEY_BYTES), head)
-    line = Line(sock)
     line.raw(head + noise.write(hello.encode_offer(SUITE, opening)))
     welcome = line.exactly(hello.WELCOME_BYTES)
     if welcome[5] != Verdict.ACCEPTED:
@@ -200,7 +202,13 @@ def handle_of(secret: bytes) -> bytes:
 
 
 def greeting(
-    session: bytes, leg: int = 0, *, name: str = "", window_bytes: int = 4 * MIB, features: int = 0, receiver: bytes = b""
+    session: bytes,
+    leg: int = 0,
+    *,
+    name: str = "",
+    window_bytes: int = 4 * MIB,
+    features: int = 0,
+    receiver: bytes = b"",
 ) -> Greeting:
     """A greeting that rx accepts."""
     return Greeting(

@@ -86,10 +86,13 @@ class Keys:
         channel = Channel(sock)
         offer = hello.encode_offer(self._suites, opening)
         if mode is Mode.PHRASE:
+            if not self._attempts.allowed("", now_us()):
+                raise FrameError("too many have answered there who did not know the phrase")
             spake = SPAKE2_A(self._phrase, idA=_SPOKEN, idB=_SPOKEN)
             await channel.say(head, spake.start())
             theirs = await self._hear_welcome(sock, hello.PHRASE_BYTES)
             noise = self._noise(True, _finish(spake, theirs), head)
+            self._attempts.on_failed("", now_us())  # whoever answers can tell by what follows whether its guess is right
             await channel.say(noise.write(offer))
         else:
             noise = self._noise(True, self._join or self._key, head)
@@ -99,6 +102,8 @@ class Keys:
             cipher = hello.decode_choice(noise.read(message))
         except NotSealedForUs:
             raise NotSealedForUs("it does not have our key") from None
+        if mode is Mode.PHRASE:
+            self._attempts.on_success("")
         return _sealed(sock, noise, cipher, mode)
 
     async def _hear_welcome(self, sock: socket.socket, count: int) -> bytes:

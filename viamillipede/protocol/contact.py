@@ -84,6 +84,7 @@ class Contact:
             Verdict.KEYED: f"the {self.other} has a key, and we have none; say 'key FILE', with the same one",
             Verdict.KEY: f"the {self.other} has another key, or phrase",
             Verdict.LATER: f"too many have come to the {self.other} from here with another key",
+            Verdict.UNKNOWN: f"the {self.other} does not know our stream; it may have been started anew",
             Verdict.BUSY: f"the {self.other} is busy with another stream",
         }.get(verdict, f"the {self.other} found our {self.opening} malformed")
         if verdict in FINAL:
