@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import resource
 import select
 import signal
 import stat
@@ -25,6 +26,7 @@ PROGRAM = (sys.executable, "-m", "viamillipede")
 HERE = Path(__file__).resolve().parent.parent
 PATIENCE_S = 60
 PHRASE = "correct horse"
+RX = ("rx", "0", "phrase", "ask")
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +76,22 @@ def test_a_fresh_key_is_asked_for_alone(capfd: pytest.CaptureFixture[str]) -> No
     assert KEY_PREFIX not in capfd.readouterr().out
 
 
+@pytest.mark.parametrize("prefix", ["", KEY_PREFIX])
+def test_a_key_that_is_an_argument_of_to_is_not_repeated(prefix: str, capfd: pytest.CaptureFixture[str]) -> None:
+    bare = spell_key(fresh_key()).removeprefix(KEY_PREFIX)
+    for argv in (["to", "far", prefix + bare], ["from", prefix + bare], ["to", "far", "log", prefix + bare]):
+        assert main([*argv, "--", "cat"]) == 2
+        out, err = capfd.readouterr()
+        assert (out, bare in err) == ("", False)
+        assert err.startswith("viamillipede: a key is no argument, for all users of this host can see it there")
+
+
 # At a terminal. ---------------------------------------------------------------------------------------------
+def _at_the_terminal() -> None:
+    fcntl.ioctl(2, termios.TIOCSCTTY, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # SIGQUIT would leave one
+
+
 class Terminal:
     """A process whose terminal this is; its standard output, unless that is the terminal too, is a pipe."""
 
@@ -87,15 +104,15 @@ class Terminal:
             stderr=theirs,
             cwd=HERE,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(2, termios.TIOCSCTTY, 0),
+            preexec_fn=_at_the_terminal,
         )
         os.close(theirs)
         self.heard = b""
 
-    def hear(self, text: bytes) -> None:
-        """Until it has said this."""
+    def hear(self, text: bytes, times: int = 1) -> None:
+        """Until it has said this so often."""
         deadline = time.monotonic() + PATIENCE_S
-        while text not in self.heard:
+        while self.heard.count(text) < times:
             left = deadline - time.monotonic()
             assert left > 0 and select.select([self.fd], [], [], left)[0], f"it only said {self.heard!r}"
             self.heard += os.read(self.fd, 4096)
@@ -134,40 +151,80 @@ def test_a_fresh_key_on_the_screen(terminals: list[Terminal]) -> None:
 
 
 ASK = "from viamillipede.secret import ask_phrase; print(len(ask_phrase().data))"
+PROMPT = b"viamillipede: phrase, 8 characters at least, the same at both ends (not shown): "
+SHORT = "viamillipede: a phrase has at least 8 characters; take a longer one"
 
 
 @pytest.mark.parametrize(("typed", "said"), [(PHRASE, "13"), ("\xe9" * 8, "16")])
 def test_a_phrase_is_typed_unseen(terminals: list[Terminal], typed: str, said: str) -> None:
     terminals.append(terminal := Terminal(sys.executable, "-c", ASK))
-    terminal.hear(b"viamillipede: the phrase: ")
+    terminal.hear(PROMPT)
     os.write(terminal.fd, f"{typed}\n".encode())
     assert terminal.end() == 0
-    assert terminal.heard.decode().split("phrase: ")[1].split() == [said], "and nothing else is to be seen"
+    assert terminal.heard.split(PROMPT)[1].decode().split() == [said], "and nothing else is to be seen"
+
+
+def test_a_phrase_that_is_too_short_is_asked_for_again(terminals: list[Terminal]) -> None:
+    terminals.append(terminal := Terminal(sys.executable, "-c", ASK))
+    for times, typed in enumerate(("", "seven x", PHRASE), 1):
+        terminal.hear(PROMPT, times)
+        os.write(terminal.fd, f"{typed}\n".encode())
+    assert terminal.end() == 0
+    _, *between, last = terminal.heard.split(PROMPT)
+    assert (between, last) == ([f"\r\n{SHORT}\r\n".encode()] * 2, b"\r\n13\r\n")
+
+
+def test_a_phrase_that_stays_too_short_is_refused(terminals: list[Terminal]) -> None:
+    terminals.append(terminal := Terminal(*PROGRAM, *RX, stdout=subprocess.DEVNULL))
+    for times in (1, 2, 3):
+        terminal.hear(PROMPT, times)
+        os.write(terminal.fd, b"seven x\n")
+    assert terminal.end() == 2
+    assert terminal.heard.count(PROMPT) == 3
+    assert terminal.heard.split(PROMPT)[3].startswith(f"\r\n{SHORT}\r\nTry ".encode())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT])
+def test_who_is_ended_while_it_asks_leaves_the_terminal_as_it_was(
+    terminals: list[Terminal], number: signal.Signals
+) -> None:
+    terminals.append(terminal := Terminal(*PROGRAM, *RX, stdout=subprocess.DEVNULL))
+    before = termios.tcgetattr(terminal.fd)
+    terminal.hear(PROMPT)
+    assert not termios.tcgetattr(terminal.fd)[3] & termios.ECHO
+    terminal.process.send_signal(number)
+    assert terminal.end() == (130 if number == signal.SIGINT else -number)
+    assert termios.tcgetattr(terminal.fd) == before and before[3] & termios.ECHO
+    assert terminal.heard.endswith(PROMPT + b"\r\n"), "the shell begins a line"
+
+
+def test_a_signal_that_is_ignored_does_not_end_it(terminals: list[Terminal]) -> None:
+    terminals.append(terminal := Terminal("sh", "-c", 'trap "" HUP; exec "$@"', "sh", sys.executable, "-c", ASK))
+    terminal.hear(PROMPT)
+    terminal.process.send_signal(signal.SIGHUP)
+    os.write(terminal.fd, f"{PHRASE}\n".encode())
+    assert terminal.end() == 0
 
 
 @pytest.mark.parametrize(
     ("typed", "status", "said"),
-    [
-        (b"short\n", 2, "viamillipede: a phrase has at least 8 characters; take a longer one"),
-        (b"\x04", 2, "viamillipede: no phrase was typed"),
-        (b"\x03", 130, ""),
-    ],
+    [(b"\x04", 2, "viamillipede: no phrase was typed"), (b"\x03", 130, "")],
 )
 def test_a_phrase_that_is_not_typed(terminals: list[Terminal], typed: bytes, status: int, said: str) -> None:
-    terminals.append(terminal := Terminal(*PROGRAM, "rx", "0", "phrase", "ask", stdout=subprocess.DEVNULL))
-    terminal.hear(b"phrase: ")
+    terminals.append(terminal := Terminal(*PROGRAM, *RX, stdout=subprocess.DEVNULL))
+    terminal.hear(PROMPT)
     os.write(terminal.fd, typed)
     assert terminal.end() == status
-    after = [line for line in terminal.heard.decode().split("phrase: ")[1].splitlines() if line.strip("\r ^C")]
+    after = [line for line in terminal.heard.split(PROMPT)[1].decode().splitlines() if line.strip("\r ^C")]
     assert after[:1] == ([said] if said else [])
     assert "Traceback" not in terminal.heard.decode()
 
 
 def test_nobody_is_asked_for_what_cannot_be(terminals: list[Terminal]) -> None:
-    terminals.append(terminal := Terminal(*PROGRAM, "rx", "0", "phrase", "ask"))  # it would write to the terminal
+    terminals.append(terminal := Terminal(*PROGRAM, *RX))  # it would write to the terminal
     assert terminal.end() == 2
     assert b"standard output is a terminal" in terminal.heard
-    assert b"phrase: " not in terminal.heard
+    assert PROMPT not in terminal.heard
 
 
 def test_there_is_no_terminal() -> None:

@@ -152,6 +152,18 @@ def test_exit_statuses() -> None:
     assert [int(status) for status in statuses] == sorted(Exit)
 
 
+def test_who_is_refused_may_have_another_key_or_phrase() -> None:
+    refused = running(SECTIONS["EXIT STATUS"].partition(".It 4\n")[2].partition(".It 5\n")[0])
+    assert "another key, phrase or checkphrase" in refused
+    assert "another key or phrase, checkphrase" in README.read_text(encoding="utf-8")
+
+
+def test_words_of_the_doctor() -> None:
+    words = running(SECTIONS["DOCTOR"]).partition("Words:")[2].partition("instead of the report")[0]
+    taken = {word for word, (field, _) in FIELDS.items() if field in DoctorConfig.__match_args__}
+    assert set(re.findall(r"[a-z]+", words)) & set(FIELDS) == taken
+
+
 def test_transient_statuses() -> None:
     parts = re.split(r"^\.It (\d+)$", SECTIONS["EXIT STATUS"].split(".El")[0], flags=re.M)[1:]
     transient = [int(status) for status, text in zip(parts[::2], parts[1::2], strict=True) if "Transient" in text]

@@ -18,11 +18,23 @@ from hypothesis import strategies as st
 from viamillipede import secret
 from viamillipede.config import KEY_BYTES, SECRET_FILE_BYTES_MAX, DoctorConfig, RxConfig, Secret, TxConfig
 from viamillipede.errors import LocalIOError, UsageError
-from viamillipede.secret import KEY_PREFIX, fresh_key, parse_key, read_key_file, read_phrase_file, spell_key
+from viamillipede.secret import (
+    COMMENT,
+    KEY_PREFIX,
+    fresh_key,
+    holds_key,
+    parse_key,
+    parse_key_lines,
+    read_key_file,
+    read_phrase_file,
+    spell_key,
+)
 
 KEY = Secret(bytes(range(256 - KEY_BYTES, 256)))
 TEXT = "viamillipede-key-1:4OHi4-Tl5ufo6err7O3u7_Dx8vP09fb3-Pn6-_z9_v8PvfYN"
 PHRASE = "correct horse"
+MAKE_ONE = "make one on one host with 'viamillipede key > FILE', and copy that file to the other"
+TWO = "there is more than one key in it; leave the one that the other host has"
 
 
 @pytest.fixture
@@ -115,7 +127,27 @@ def test_what_is_no_key(text: str) -> None:
 
 def test_a_key_of_another_version() -> None:
     assert "for another version" in refusal(parse_key, TEXT.replace("key-1", "key-2"))
-    assert "'viamillipede key > FILE' makes one" in refusal(parse_key, "/etc/key")
+    assert refusal(parse_key, TEXT.replace("key-1", "key-2")).endswith(f"; {MAKE_ONE}")
+    assert refusal(parse_key, "/etc/key").endswith(f" and {MAKE_ONE}")
+
+
+def test_a_key_is_recognised_with_and_without_its_prefix() -> None:
+    bare = TEXT[len(KEY_PREFIX) :]
+    for text in (TEXT, bare, f"--key={bare}", f"/etc/{bare}", f"key-1:{bare}", f"{'a' * 48} {bare}"):
+        assert holds_key(text), text
+    for text in ("", "a" * 48, f"{bare[:-1]}x", f"a{bare}", f"{bare}_", bare[1:], "host-" * 10):
+        assert not holds_key(text), text
+
+
+def test_the_lines_around_a_key() -> None:
+    assert parse_key_lines(f"{COMMENT}\n\n{TEXT}".encode()) == KEY
+    for lines, message in (
+        (b"", f"no key in it; {MAKE_ONE}"),
+        (COMMENT.encode(), f"no key in it; {MAKE_ONE}"),
+        (f"{TEXT}\n{TEXT}".encode(), "leave the one that the other host has"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            parse_key_lines(lines)
 
 
 # Key files. -------------------------------------------------------------------------------------------------
@@ -138,10 +170,10 @@ def test_a_key_file(file: Path, content: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "there is no key in it; 'viamillipede key > FILE' makes one"),
-        ("# nothing\n\n", "there is no key in it; 'viamillipede key > FILE' makes one"),
-        (f"{TEXT}\n{TEXT}\n", "there is more than one key in it; 'viamillipede key > FILE' makes one"),
-        (f"{TEXT}\nx", "there is more than one key in it; 'viamillipede key > FILE' makes one"),
+        ("", f"there is no key in it; {MAKE_ONE}"),
+        ("# nothing\n\n", f"there is no key in it; {MAKE_ONE}"),
+        (f"{TEXT}\n{TEXT}\n", TWO),
+        (f"{TEXT}\nx", TWO),
         (f"key {TEXT}\n", "this is no key; one begins with"),
         (f"{TEXT[:-1]}\n", "a key has 48 letters"),
         (f"{TEXT[:-1]}x\n", "this key has a typing error"),
@@ -200,9 +232,13 @@ def test_what_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (tmp_path / "loop").unlink(missing_ok=True)
         (tmp_path / "loop").symlink_to("loop")
         assert refusal(read, "loop").startswith("loop: cannot be read: ")
-    assert refusal(read_key_file, "absent") == "absent: no such file; 'viamillipede key > FILE' makes one"
-    said = refusal(read_phrase_file, PHRASE)
-    assert said.startswith("no such file; a phrase itself is not said here"), "and is not repeated"
+    assert refusal(read_key_file, "absent") == f"absent: no such file; {MAKE_ONE}"
+    said = f"no such file. If that was the key itself, others could see it: {MAKE_ONE}, and say key FILE"
+    assert refusal(read_key_file, TEXT[len(KEY_PREFIX) : -1] + "x") == said, "and is not repeated"
+    assert refusal(read_phrase_file, PHRASE) == (
+        "no such file. If that was the phrase itself, others could see it: "
+        "choose another, and say phrase ask or phrase FILE"
+    ), "and is not repeated"
     (tmp_path / "-").touch(0o600)
     (tmp_path / "-").write_text(TEXT)
     assert read_key_file("./-") == KEY
@@ -309,6 +345,14 @@ def test_a_phrase_that_is_refused(file: Path, content: bytes, message: str) -> N
     assert refusal(read_phrase_file, str(file)) == f"{file}: {message}"
 
 
+@pytest.mark.parametrize("content", [f"{COMMENT}\n{TEXT}\n", f"{TEXT}\n", f"# mine\n\n{TEXT}", f"{COMMENT}\n"])
+def test_a_key_file_is_no_phrase(file: Path, content: str) -> None:
+    """Its first line is the same in all of them."""
+    for text in (content, f"\ufeff{content}", content.replace("key-1", "key-2")):
+        file.write_text(text)
+        assert refusal(read_phrase_file, str(file)) == f"{file}: this is a key file; say key FILE"
+
+
 # A fresh key on standard output; what is said at terminals is in test_cli_secrets. --------------------------
 @pytest.fixture
 def stdout(file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -332,7 +376,7 @@ def stdout(file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_fresh_key_is_for_its_owner(stdout: Path) -> None:
     assert secret.print_key() == 0
     comment, text = stdout.read_text().splitlines()
-    assert comment == "# A key of viamillipede: whoever has it can be either side."
+    assert comment == COMMENT == "# A key of viamillipede: whoever has it can be either side."
     assert parse_key(text) == read_key_file(str(stdout))
 
 

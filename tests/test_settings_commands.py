@@ -83,7 +83,7 @@ def test_a_command_that_cannot_be_run(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("line", ["zfs send x", "a|b", "a;b", "a&&b", "a>b", "a<b", "$A"])
 def test_a_line_for_the_shell_is_no_command(line: str) -> None:
-    hint = "a line for the shell is written: -- sh -c LINE"
+    hint = "a line for the shell is written: -- bash -o pipefail -c 'LINE'"
     assert refusal([*RX, "--", line]) == f"there is no command {line!r} that can be run; {hint}"
 
 

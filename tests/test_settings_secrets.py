@@ -8,7 +8,7 @@ from tests.asking import RX, TX, refusal, rx, tx
 from viamillipede import config_files
 from viamillipede.config import KEY_PREFIX, Address, DoctorConfig, RxConfig, Secret, TxConfig
 from viamillipede.errors import UsageError
-from viamillipede.secret import fresh_key, spell_key
+from viamillipede.secret import COMMENT, fresh_key, spell_key
 from viamillipede.settings import AnyConfig, parse, strange_variables
 from viamillipede.words import translate
 
@@ -49,6 +49,11 @@ def test_variables(folder: Path) -> None:
     assert tx(VIAMILLIPEDE_KEY_FILE="a").key == KEYS[0]
     assert rx(VIAMILLIPEDE_KEY=spell_key(KEYS[1])).key == KEYS[1]
     assert rx(VIAMILLIPEDE_KEY_FILE="~/c", VIAMILLIPEDE_KEY="").key == KEYS[2]
+    for text in (f"{COMMENT}\n{spell_key(KEYS[1])}", f"\n# mine\n\n{spell_key(KEYS[1])}\n"):  # "$(viamillipede key)"
+        assert rx(VIAMILLIPEDE_KEY=text).key == KEYS[1]
+    two = "\n".join(map(spell_key, KEYS))
+    assert refusal(RX, VIAMILLIPEDE_KEY=two).startswith("VIAMILLIPEDE_KEY: there is more than one key in it")
+    assert refusal(RX, VIAMILLIPEDE_KEY=COMMENT).startswith("VIAMILLIPEDE_KEY: there is no key in it")
     assert tx(VIAMILLIPEDE_PHRASE="p").phrase == PHRASE
     known = {"VIAMILLIPEDE_KEY": "x", "VIAMILLIPEDE_KEY_FILE": "x", "VIAMILLIPEDE_PHRASE": "x"}
     assert strange_variables(known) == []
@@ -123,7 +128,10 @@ def test_what_is_wrong_is_named(folder: Path) -> None:
     assert refusal([*TX, "phrase", "open"]) == f"phrase: open: {shared} open"
     assert refusal(TX, VIAMILLIPEDE_KEY_FILE="open") == f"VIAMILLIPEDE_KEY_FILE: open: {shared} open"
     assert refusal(TX, {"phrase": ("open", "f:7")}) == f"f:7: open: {shared} open"
-    assert refusal(TX, VIAMILLIPEDE_PHRASE="absent").startswith("VIAMILLIPEDE_PHRASE: no such file; a phrase itself")
+    assert refusal(TX, VIAMILLIPEDE_PHRASE="absent").startswith(
+        "VIAMILLIPEDE_PHRASE: no such file. If that was the phrase itself, others could see it: choose another"
+    )
+    assert refusal([*TX, "phrase", "a"]) == "phrase: a: this is a key file; say key FILE"
     assert refusal(TX, VIAMILLIPEDE_KEY="/etc/key").startswith("VIAMILLIPEDE_KEY: this is no key; one begins with")
     assert refusal([*TX, "--key="]) == "key: '' is not the name of a file"
     assert refusal([*TX, "key"]) == "'key' needs a value after it"
@@ -134,11 +142,14 @@ def test_what_is_wrong_is_named(folder: Path) -> None:
     ["tx host 8834 key KEY", "--key=KEY rx 8834", "doctor host 8834 phrase KEY", "tx host 8834 KEY", "rx KEY", "KEY",
      "key KEY", "rx 8834 log KEY", "tx KEY 8834 -- sh"],
 )  # fmt: skip
-def test_a_key_is_no_argument(argv: str) -> None:
-    text = spell_key(KEYS[0])
+@pytest.mark.parametrize("text", [spell_key(KEYS[0]), spell_key(KEYS[0]).removeprefix(KEY_PREFIX)], ids=["key", "bare"])
+def test_a_key_is_no_argument(argv: str, text: str) -> None:
     said = refusal(argv.replace("KEY", text).split())
     assert said.startswith("a key is no argument, for all users of this host can see it there")
-    assert text[len(KEY_PREFIX) :] not in said and text[-8:] not in said
+    assert said.endswith(
+        "make another with 'viamillipede key > FILE', copy that file to the other host, and say key FILE"
+    )
+    assert text.removeprefix(KEY_PREFIX) not in said and text[-8:] not in said
     assert translate(["rx", "1", "--", "sh", text]).command == ["sh", text], "that is the command's own affair"
 
 
@@ -147,6 +158,7 @@ def test_a_key_is_no_file(folder: Path) -> None:
     said = "this is a key itself, and the name of its file belongs here"
     assert refusal(TX, VIAMILLIPEDE_KEY_FILE=text) == f"VIAMILLIPEDE_KEY_FILE: {said}"
     assert refusal(TX, VIAMILLIPEDE_PHRASE=text) == f"VIAMILLIPEDE_PHRASE: {said}"
+    assert refusal(TX, VIAMILLIPEDE_KEY_FILE=text.removeprefix(KEY_PREFIX)) == f"VIAMILLIPEDE_KEY_FILE: {said}"
     (folder / "config").write_text(f"threads 4\nkey {text}\n")
     for content in (f"key {text}", text, f"phrase = {text}", f'log "{text}"'):
         (folder / "config").write_text(f"threads 4\n{content}\n")

@@ -44,7 +44,10 @@ def test_rx_refuses_a_terminal(terminal: int) -> None:
 def test_tx_refuses_a_terminal(terminal: int) -> None:
     ended = run(*TX, stdin=terminal)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.startswith("viamillipede: standard input is a terminal; pipe something in")
+    assert ended.stderr == (
+        "viamillipede: standard input is a terminal; pipe something in: tar c /srv | viamillipede tx HOST PORT, "
+        f"or: tar c /srv | viamillipede to DEST -- COMMAND\n{HINT}"
+    )
 
 
 def test_closed_streams_are_refused() -> None:

@@ -33,7 +33,7 @@ from viamillipede.standard_streams import (
     write_stderr,
 )
 from viamillipede.values import labelled
-from viamillipede.words import USAGE, Line, translate
+from viamillipede.words import USAGE, Line, refuse_keys, translate
 
 COMMAND_LINE = "command line"
 HIDDEN = ""  # instead of the text, which nobody is shown
@@ -71,6 +71,7 @@ def _through_ssh(argv: list[str], environ: Mapping[str, str]) -> int | None:
         return far_end(environ, _files)
     if not words.is_ours(argv):
         return None
+    refuse_keys(argv)
     asked = words.read(argv, environ, _files())
     from viamillipede.ssh.near import run
 

@@ -64,6 +64,7 @@ RTO_US_MAX = 1 * S_US  # the kernel tries again at least so often, where it can 
 ANSWER_US = 3 * S_US  # ... and one that has not been answered by then is given up, once an answer was had before
 GREETING_US = 10 * S_US  # a connection that has not greeted by then is closed
 CONNECT_US = 10 * S_US  # an address that has not answered by then did not answer
+UNHEARD_US = CONNECT_US + GREETING_US + 5 * S_US  # until then tx, whose answer was lost, has tried once more
 USEFUL_US = 1 * S_US  # a leg that lived so long, or brought a frame over, was of use: no back-off after it
 BACKOFF_US_MIN = 50 * MS_US
 BACKOFF_US_MAX = 3 * S_US

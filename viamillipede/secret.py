@@ -10,12 +10,15 @@ keyboards differ in how they compose a letter, and is UTF-8 from then on.
 What is read here is secret: no message repeats any of it.
 """
 
+import contextlib
 import os
 import re
 import shlex
+import signal
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 from viamillipede.config import KEY_BYTES, KEY_PREFIX, PHRASE_CHARACTERS_MIN, SECRET_FILE_BYTES_MAX, Secret
 from viamillipede.errors import LocalIOError, UsageError
@@ -23,14 +26,20 @@ from viamillipede.standard_streams import PROGRAM, complain, print_all
 
 __all__ = [  # the first three are of `config`, on which the protocol may rest
     "KEY_BYTES", "KEY_PREFIX", "Secret",
-    "ask_phrase", "fresh_key", "parse_key", "print_key", "read_key_file", "read_phrase_file", "spell_key",
+    "ask_phrase", "fresh_key", "holds_key", "parse_key", "parse_key_lines", "print_key", "read_key_file",
+    "read_phrase_file", "spell_key",
 ]  # fmt: skip
 
 CHECKSUM_BYTES = 4  # with the key 36 bytes, which base64 writes without padding
-MAKE_ONE = "'viamillipede key > FILE' makes one"
+MAKE_ONE = "make one on one host with 'viamillipede key > FILE', and copy that file to the other"
+COMMENT = "# A key of viamillipede: whoever has it can be either side."
+PHRASE_TRIES = 3  # of who types it
+_ENDING = (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM)  # SIGINT is a KeyboardInterrupt already
 _STDOUT = 1
 _KEY = re.compile(re.escape(KEY_PREFIX) + "[A-Za-z0-9_-]{48}")
-_ANY_KEY = re.compile("viamillipede-key-[0-9]+:")
+_KEY_NAME = "viamillipede-key-"
+_ANY_KEY = re.compile(f"{_KEY_NAME}[0-9]+:")
+_BARE_KEY = re.compile("(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{48}(?![A-Za-z0-9_-])")
 _DESCRIPTOR = re.compile("/(?:dev|proc/self)/fd/([0-9]{1,9})")
 _STANDARD_INPUT = "/dev/stdin"
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -70,6 +79,19 @@ def parse_key(text: str) -> Secret:
     return Secret(key)
 
 
+def holds_key(text: str) -> bool:
+    """Whether a key stands in it, with its prefix or without: then it must not be repeated."""
+    return KEY_PREFIX in text or any(map(_is_bare_key, _BARE_KEY.findall(text)))
+
+
+def _is_bare_key(text: str) -> bool:
+    try:
+        parse_key(KEY_PREFIX + text)
+    except UsageError:
+        return False
+    return True
+
+
 def _checksum(key: bytes) -> bytes:
     import hashlib
 
@@ -79,13 +101,23 @@ def _checksum(key: bytes) -> bytes:
 def read_key_file(path: str) -> Secret:
     """The only key in the file. Raises UsageError, which begins with the path, for a file that is unfit or shared."""
     missing = f"{path}: no such file; {MAKE_ONE}"
-    found = _lines_with_keys(_read(path, missing, lambda data: bool(_lines_with_keys(data))))
+    if _BARE_KEY.search(path):  # perhaps with a typing error
+        missing = f"no such file. If that was the key itself, others could see it: {MAKE_ONE}, and say key FILE"
+    data = _read(path, missing, lambda data: bool(_lines_with_keys(data)))
     try:
-        if len(found) != 1:
-            raise UsageError(f"there is {'more than one' if found else 'no'} key in it; {MAKE_ONE}")
-        return parse_key(found[0].decode("utf-8", "replace"))
+        return parse_key_lines(data)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
+
+
+def parse_key_lines(data: bytes) -> Secret:
+    """The only key in what `print_key` prints: there may be comments and empty lines as well. Raises UsageError."""
+    found = _lines_with_keys(data)
+    if not found:
+        raise UsageError(f"there is no key in it; {MAKE_ONE}")
+    if len(found) > 1:
+        raise UsageError("there is more than one key in it; leave the one that the other host has")
+    return parse_key(found[0].decode("utf-8", "replace"))
 
 
 def _lines_with_keys(data: bytes) -> list[bytes]:
@@ -99,7 +131,7 @@ def print_key() -> int:
     if sys.stdout is None:
         raise LocalIOError("standard output is closed; send the key to a file: viamillipede key > FILE")
     _close_to_others(_STDOUT)
-    status = print_all(f"# A key of viamillipede: whoever has it can be either side.\n{spell_key(fresh_key())}\n")
+    status = print_all(f"{COMMENT}\n{spell_key(fresh_key())}\n")
     if os.isatty(_STDOUT):
         complain(PROGRAM, "this is a secret, and stands on the screen; 'viamillipede key > FILE' keeps it in a file")
     return status
@@ -124,8 +156,14 @@ def _close_to_others(fd: int) -> None:
 def read_phrase_file(path: str) -> Secret:
     """The phrase in the first line of the file. Raises UsageError, which begins with the path if the file exists."""
     # Without the name, which may be a phrase.
-    missing = "no such file; a phrase itself is not said here, where others could see it, but: phrase FILE, phrase ask"
-    line = _read(path, missing, lambda data: True).removeprefix(b"\xef\xbb\xbf").partition(b"\n")[0]
+    missing = (
+        "no such file. If that was the phrase itself, others could see it: "
+        "choose another, and say phrase ask or phrase FILE"
+    )
+    data = _read(path, missing, lambda data: True).removeprefix(b"\xef\xbb\xbf")
+    if _KEY_NAME.encode() in data or data.startswith(COMMENT.encode()):  # that is the first line of each
+        raise UsageError(f"{path}: this is a key file; say key FILE")
+    line = data.partition(b"\n")[0]
     try:
         return _phrase(line.removesuffix(b"\r").decode())
     except UnicodeDecodeError:
@@ -135,19 +173,66 @@ def read_phrase_file(path: str) -> Secret:
 
 
 def ask_phrase() -> Secret:
-    """The phrase that is typed at the terminal, unseen. Raises UsageError, and KeyboardInterrupt for Ctrl-C."""
+    """The phrase that is typed at the terminal, unseen. Raises UsageError, and KeyboardInterrupt for Ctrl-C.
+
+    What is too short is asked for again, PHRASE_TRIES times in all.
+    """
     import getpass
     import warnings
 
     absent = "there is no terminal to ask at; write the phrase into a file and say phrase FILE"
+    prompt = f"{PROGRAM}: phrase, {PHRASE_CHARACTERS_MIN} characters at least, the same at both ends (not shown): "
+    before = ""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _terminal_restored():
             warnings.simplefilter("error", getpass.GetPassWarning)  # it would read from what is no terminal
-            return _phrase(getpass.getpass("viamillipede: the phrase: "))
+            for tried in range(1, PHRASE_TRIES + 1):
+                try:
+                    return _phrase(getpass.getpass(before + prompt))
+                except UsageError as error:
+                    if tried == PHRASE_TRIES:
+                        raise
+                    before = f"{PROGRAM}: {error}\n"
+            raise AssertionError("the last one is returned or raised")
     except (OSError, getpass.GetPassWarning):
         raise UsageError(absent) from None
     except EOFError:
         raise UsageError("no phrase was typed") from None
+
+
+@contextlib.contextmanager
+def _terminal_restored() -> Iterator[None]:
+    """Signals that would end the process at once end what is inside first, which restores the terminal, and then it."""
+    arrived: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        arrived.append(number)
+        if len(arrived) == 1:  # a second one must not disturb what the first one has begun
+            raise KeyboardInterrupt
+
+    ours = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL]  # not what nohup ignores
+    for number in ours:
+        signal.signal(number, note)
+    try:
+        yield
+    except KeyboardInterrupt:
+        with contextlib.suppress(OSError):  # it may be the terminal that has gone
+            _end_line()
+        raise
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+        if arrived:
+            os.kill(os.getpid(), arrived[0])
+
+
+def _end_line() -> None:
+    """What is said next at the terminal begins a line. Raises OSError."""
+    fd = os.open("/dev/tty", os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        os.write(fd, b"\n")
+    finally:
+        os.close(fd)
 
 
 def _phrase(text: str) -> Secret:

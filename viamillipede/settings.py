@@ -186,10 +186,10 @@ def _with_secret(
     config: AnyConfig, word: str, text: str, label: str, ask: Callable[[AnyConfig], Secret] | None
 ) -> AnyConfig:
     """The configuration with its key or its phrase. Raises UsageError."""
-    from viamillipede.secret import ask_phrase, parse_key, read_key_file, read_phrase_file
+    from viamillipede.secret import ask_phrase, parse_key_lines, read_key_file, read_phrase_file
 
     if label == KEY_VARIABLE:
-        found = labelled(label, parse_key, text)
+        found = labelled(label, lambda text: parse_key_lines(text.encode("utf-8", "replace")), text)
     elif word == "phrase" and text == ASK:
         found = ask(config) if ask else ask_phrase()
     else:
@@ -224,7 +224,8 @@ def strange_variables(environ: Mapping[str, str]) -> list[str]:
 def check_command(command: Sequence[str]) -> tuple[str, ...]:
     """The command, which must be there to be run; none is fine. Raises UsageError."""
     if command and shutil.which(command[0]) is None:
-        hint = "; a line for the shell is written: -- sh -c LINE" if _SHELL_LINE.search(command[0]) else ""
+        is_line = _SHELL_LINE.search(command[0])
+        hint = "; a line for the shell is written: -- bash -o pipefail -c 'LINE'" if is_line else ""
         raise UsageError(f"there is no command {command[0]!r} that can be run{hint}")
     return tuple(command)
 

@@ -33,7 +33,10 @@ def check_own_end(config: TxConfig | RxConfig) -> None:
         if sys.stdin is None:  # closed when Python started
             raise LocalIOError("standard input is closed; pipe something in")
         if os.isatty(_STDIN):
-            raise UsageError("standard input is a terminal; pipe something in, like tar c /srv | viamillipede tx ...")
+            raise UsageError(
+                "standard input is a terminal; pipe something in: "
+                "tar c /srv | viamillipede tx HOST PORT, or: tar c /srv | viamillipede to DEST -- COMMAND"
+            )
     else:
         if sys.stdout is None:
             raise LocalIOError("standard output is closed; pipe it into something, or send it to a file")

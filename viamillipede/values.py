@@ -13,7 +13,6 @@ from viamillipede.config import (
     CHAOS_KINDS,
     CHECKPHRASE_BYTES,
     DIGESTS,
-    KEY_PREFIX,
     LIMIT_BYTES_MAX,
     LIMIT_BYTES_MIN,
     MS_US,
@@ -134,7 +133,9 @@ def parse_text(text: str) -> str:
 
 def parse_secret_place(text: str) -> str:
     """The name of the file with a key or a phrase, or what stands for it. Raises UsageError."""
-    if KEY_PREFIX in text:
+    from viamillipede.secret import holds_key
+
+    if holds_key(text):
         raise UsageError("this is a key itself, and the name of its file belongs here")
     return parse_text(text)
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from docopt import docopt
 
-from viamillipede.config import KEY_PREFIX
 from viamillipede.errors import UsageError
 from viamillipede.values import LISTEN, read_operands
 
@@ -44,11 +43,8 @@ writes, rx writes what it reads. Then 0 means that both commands succeeded too.
 doctor tells what limits a transfer here, or to the rx at HOST PORT. key alone
 prints a fresh one, for both sides: viamillipede key > FILE.
 
-to and from do both ends: ssh starts the other one, which runs COMMAND, and the
-legs go there directly, encrypted. Words of theirs: also ADDRESS (another one of
-that host), port N or LOW-HIGH (over there), tunnel (the legs through ssh, too),
-bring or bring-file FILE (this program, where it is missing); ssh-command and
-far-command (in the place of ssh, and of viamillipede over there).
+to and from do both ends: ssh starts the other one, which runs COMMAND in the
+home directory there, and the legs go there directly, encrypted.
 
 Options:
   --via=ADDRESS         the path's source address, or its interface
@@ -107,6 +103,15 @@ Options:
   --version             print the versions of program and wire
   --show-config         print every word, its value and where that was said
 
+Of to and from alone, behind DEST:
+  also ADDRESS          another address of that host, HOST or HOST:PORT
+  port N|LOW-HIGH       where to listen over there, the first one that is free
+  tunnel                the legs go through ssh as well
+  bring                 send this program along, where it is a zipapp
+  bring-file FILE       send this zipapp along
+  ssh-command COMMAND   instead of ssh
+  far-command COMMAND   instead of viamillipede, over there: a path, if need be
+
 Sizes take k M G T (powers of 1024; 64M, 64MB and 64MiB are the same), rates too
 (50M or 50M/s); durations ms s m h, seconds if bare.
 Environment: VIAMILLIPEDE_THREADS=16, VIAMILLIPEDE_CHAOS_KIND=all and so on for
@@ -119,7 +124,8 @@ Exit status:
   1  unexpected                     7  own input or output failed
   2  usage                          8  the other side failed
   3  cannot bind or connect         9  a limit was reached
-  4  checkphrase, version, name     129 SIGHUP, 130 SIGINT, 143 SIGTERM
+  4  key, phrase, checkphrase,      129 SIGHUP, 130 SIGINT, 143 SIGTERM
+     version, name
   5  peer lost, worth a retry
 
 Examples:
@@ -170,11 +176,7 @@ def translate(argv: Sequence[str]) -> Line:
     """
     line = Line()
     rest = list(reversed(argv))
-    if any(KEY_PREFIX in token for token in itertools.takewhile(lambda token: token != "--", argv)):
-        raise UsageError(
-            "a key is no argument, for all users of this host can see it there, and have seen this one: "
-            "make another with 'viamillipede key > FILE', and say key FILE"
-        )
+    refuse_keys(argv)
     while rest:
         token = rest.pop()
         if token == "--":
@@ -220,6 +222,17 @@ def translate(argv: Sequence[str]) -> Line:
         else:
             path[word] = text
     return line
+
+
+def refuse_keys(argv: Sequence[str]) -> None:
+    """Raises UsageError where a key is an argument of ours; without repeating it."""
+    from viamillipede.secret import holds_key
+
+    if any(holds_key(token) for token in itertools.takewhile(lambda token: token != "--", argv)):
+        raise UsageError(
+            "a key is no argument, for all users of this host can see it there, and have seen this one: "
+            "make another with 'viamillipede key > FILE', copy that file to the other host, and say key FILE"
+        )
 
 
 def _take_operands(role: str, rest: list[str]) -> list[str]:

@@ -132,7 +132,7 @@ def main(argv: Sequence[str]) -> int:
     if options.again is not None:
         return again(options.targets[0], options.again)
     if importlib.util.find_spec("atheris") is None:
-        pip = shlex.join([sys.executable, "-m", "pip", "install", "atheris >= 3, < 4"])
+        pip = shlex.join([sys.executable, "-m", "pip", "install", "--editable", f"{ROOT}[fuzz]"])
         print(f"scripts/fuzz: it needs atheris, which is not installed; say: {pip}", file=sys.stderr)
         return 2
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what runs in the background with SIGINT ignored

@@ -43,7 +43,7 @@ CALL = Call(b"receiver", 0, 0, 1, bytes(4)).encode()
 ACCEPTED = Answer(Verdict.ACCEPTED, 0, b"receiver", MIB).encode()
 LOCKS = (Config(), Config(key=Secret(KEY)), Config(phrase=Secret(PHRASE)))
 BYTES_MAX = 16 * 1024
-WAIT_US = 100 * MS_US  # for what does not come
+WAIT_US = 20 * MS_US  # for what does not come
 _loop: list[asyncio.AbstractEventLoop] = []
 
 

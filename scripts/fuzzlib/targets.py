@@ -30,9 +30,9 @@ def close() -> None:
 def seeds(name: str) -> list[bytes]:
     """Small scripts that get far; the same each time."""
     if name.startswith("rx"):
-        return [_rx(flags) for flags in (0, 1, 4, 8)]
+        return [_rx(flags) for flags in (0, 1, 4, 8, 32, 128, 129)]
     if name.startswith("tx"):
-        return [_tx(flags) for flags in (2, 4, 8, 16, 32)] + [_called()]
+        return [_tx(flags) for flags in (2, 4, 8, 16, 32, 128, 130, 136)] + [_called()]
     if name == "doors":
         return [bytes([flags, role]) + bytes(60) for flags in (0, 1, 2, 33, 128, 129, 130, 161) for role in (1, 3)]
     if name == "files":

@@ -1,10 +1,12 @@
 """What tx hears on the legs of a stream: TxSession with its window, in clear or sealed; and calls, when it listens."""
 
 import contextlib
+from unittest.mock import patch
 
 from tests.protocol.drive import HOSTS, RECEIVER, Sender
 from viamillipede.config import FRAMES_MAX, KIB, LEG_SILENT_US, LEG_STUCK_US, MS_US, S_US, TICK_US, Address, TxConfig
 from viamillipede.errors import FrameError, IntegrityError, NoContact, PeerLost, RemoteFailed, SessionRefused
+from viamillipede.protocol import send_window
 from viamillipede.protocol.noise import CipherState
 from viamillipede.protocol.sealing import Opener, Sealer
 from viamillipede.protocol.send_window import Frame
@@ -29,6 +31,7 @@ from .to_rx import KEY, TRUE, in_records
 
 LEGS = 4
 WINDOW_BYTES = 64 * KIB
+START_BYTES = 4 * KIB
 OPS_MAX = 400
 RECEIVE_BYTES = 64 * KIB
 ENDS = (RemoteFailed, IntegrityError, PeerLost, NoContact, SessionRefused)  # how a stream may end by what a peer does
@@ -258,7 +261,8 @@ class Stream:
 def run(data: bytes, sealed: bool = False) -> None:
     """Play a script."""
     stream = Stream(Script(data), sealed)
-    with contextlib.suppress(*ENDS):
+    small = patch.object(send_window, "WINDOW_BYTES_START", START_BYTES)  # a window that has to grow
+    with small if data[:1] >= b"\x80" else contextlib.nullcontext(), contextlib.suppress(*ENDS):
         while stream.script and stream.steps < OPS_MAX and not stream.tx.done:
             stream.step()
             stream.check()

@@ -3,16 +3,16 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from tests.aio.drive import Peer, greeting, tcp_pair
 from viamillipede.aio.channel import Channel, KnockRefused, hear
 from viamillipede.aio.keys import Keys
 from viamillipede.aio.refusals import answering
-from viamillipede.config import S_US, RxConfig, Secret, TxConfig
+from viamillipede.config import S_US, Address, RxConfig, Secret, TxConfig
 from viamillipede.errors import FrameError
-from viamillipede.protocol.hello import HELLO_BYTES, MESSAGE_BYTES, WELCOME_BYTES
+from viamillipede.protocol.hello import HELLO_BYTES, MESSAGE_BYTES, WELCOME_BYTES, Hello, decode_hello_untrusted
 from viamillipede.protocol.wire import GREETING_BYTES, PREFIX_BYTES, TAG_BYTES, Opening, Verdict
 
 KEY, ANOTHER = bytes(range(32)), bytes(range(1, 33))
@@ -27,14 +27,18 @@ class Clock:
         self.now = 1000 * S_US
 
 
-def with_key(key: bytes = KEY) -> Keys:
-    """A side with this key."""
-    return Keys(RxConfig(key=Secret(key)))
+def _addresses(dials: bool) -> tuple[Address, ...]:
+    return (Address("elsewhere", 1),) if dials else ()
 
 
-def with_phrase(phrase: bytes = PHRASE) -> Keys:
-    """A side with this phrase."""
-    return Keys(TxConfig(phrase=Secret(phrase)))
+def with_key(key: bytes = KEY, dials: bool = False) -> Keys:
+    """A side with this key. `dials`: it does, and keeps what its legs have made for that; else it listens."""
+    return Keys(RxConfig(key=Secret(key), addresses=_addresses(dials)))
+
+
+def with_phrase(phrase: bytes = PHRASE, dials: bool = False) -> Keys:
+    """A side with this phrase; as above."""
+    return Keys(TxConfig(phrase=Secret(phrase), addresses=_addresses(dials)))
 
 
 async def admit(keys: Keys, sock: socket.socket, host: str) -> Channel:
@@ -86,7 +90,6 @@ async def comes_in(ours: Keys, theirs: Keys, host: str = "host") -> bool:
     with here.sock, there.sock:
         await here.say(greeting())
         await there.hear(GREETING_BYTES, "closed")
-        theirs.on_proved(there, host)
     return True
 
 
@@ -113,9 +116,20 @@ async def recorded(keys: Keys) -> AsyncIterator[tuple[bytes, bytes]]:
         yield said + await Peer(middle).exactly(GREETING_BYTES + TAG_BYTES), welcome
 
 
-async def begun() -> tuple[Keys, Keys, bytes]:
-    """Both sides after a first leg, and its handle at the side that listens."""
-    ours, theirs = with_key(), with_key()
+async def begun(make: Callable[..., Keys] = with_key) -> tuple[Keys, Keys, bytes]:
+    """Both sides after a first leg, ours that has dialled and theirs that listens, and its handle there."""
+    ours, theirs = make(dials=True), make()
     async with together(ours, theirs) as (here, there):
-        ours.on_leg(here.secret)
+        assert ours.on_leg(here.secret) == b"", "nothing to be forgotten"
         return ours, theirs, theirs.on_leg(there.secret)
+
+
+async def hello_of(keys: Keys) -> Hello:
+    """With what it comes next."""
+    here, there = tcp_pair()
+    with here, there:
+        knocking = asyncio.create_task(keys.knock(here, Opening.GREETING))
+        said = await Peer(there).exactly(HELLO_BYTES)
+        knocking.cancel()
+        await asyncio.gather(knocking, return_exceptions=True)
+    return decode_hello_untrusted(said)

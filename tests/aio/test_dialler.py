@@ -148,8 +148,8 @@ async def test_who_speaks_another_version_is_refused_for_good() -> None:
 @pytest.mark.parametrize(
     ("verdict", "words"),
     [
-        (Verdict.KEY, "the listener has another key, or phrase"),
-        (Verdict.KEYLESS, "the listener has no key, and we have one; say 'key FILE' there too"),
+        (Verdict.KEY, "the listener has another key, or a phrase; both sides need the same"),
+        (Verdict.KEYLESS, "the listener has neither a key nor a phrase, and we have a key; say it there too"),
     ],
 )
 async def test_who_has_another_key_refuses_for_good(verdict: Verdict, words: str) -> None:

@@ -110,18 +110,19 @@ def test_two_streams_at_a_time_get_their_own_legs(stage: Stage, marks: Marks, lo
 
 # ---- who does not have it ----------------------------------------------------------------------------------
 
-WITHOUT = "has no key, and we have one; say 'key FILE' there too"
-WITH = "has a key, and we have none; say 'key FILE', with the same one"
-DIFFERENT = "has another key, or phrase"
+WITHOUT = "has neither a key nor a phrase, and we have a {}; say it there too"
+WITH = "wants a key or a phrase, and we have neither; say key FILE, or phrase"
+ANOTHER_KEY = "has another key, or a phrase; both sides need the same"
+ANOTHER_PHRASE = "has another phrase, or a key; both sides need the same"
 MISMATCHES = [
-    ("", "key", WITH, "it has no key, and we have one"),
-    ("", "phrase", WITH, "it has no key, and we have one"),
-    ("key", "", WITHOUT, "it has a key, and we have none"),
-    ("phrase", "", WITHOUT, "it has a key, and we have none"),
-    ("another key", "key", DIFFERENT, "it has another key"),
-    ("another phrase", "phrase", DIFFERENT, "it has another phrase"),
-    ("key", "phrase", DIFFERENT, "it comes with a key, we have a phrase"),
-    ("phrase", "key", DIFFERENT, "it comes with a phrase, we have a key"),
+    ("", "key", WITH, "it has neither a key nor a phrase, and we have one"),
+    ("", "phrase", WITH, "it has neither a key nor a phrase, and we have one"),
+    ("key", "", WITHOUT.format("key"), "it has a key or a phrase, and we have neither"),
+    ("phrase", "", WITHOUT.format("phrase"), "it has a key or a phrase, and we have neither"),
+    ("another key", "key", ANOTHER_KEY, "it has another key"),
+    ("another phrase", "phrase", ANOTHER_PHRASE, "it has another phrase"),
+    ("key", "phrase", ANOTHER_KEY, "it comes with a key, and we have a phrase"),
+    ("phrase", "key", ANOTHER_PHRASE, "it comes with a phrase, and we have a key"),
 ]
 
 

@@ -129,7 +129,7 @@ def test_a_forged_refusal_before_the_contact_ends_who_dials_and_tells_nothing(st
 
     tapped.serve = forge
     tx = stage.tx(tapped, *key.words, stdin=subprocess.DEVNULL)
-    assert "has no key, and we have one" in tx.ends(4)
+    assert "has neither a key nor a phrase, and we have a key" in tx.ends(4)
     whole(rx, stage.tx(rx, *key.words), b"rx has not noticed")
 
 

@@ -34,6 +34,7 @@ WINDOW = 4 * MIB
 HUGE = (1 << 64) - 1
 FLOOD = 10_000
 WHILE_S = 1.5  # of doing nothing
+COMES_AGAIN_S = 0.5
 LOST, FAILED, REFUSED = {Exit.PEER_LOST}, {Exit.REMOTE_FAILED}, {Exit.REFUSED, Exit.NO_CONTACT, Exit.PEER_LOST}
 WRONG = {Exit.INTEGRITY}
 
@@ -219,8 +220,11 @@ def _garbage(tx: Spoilt) -> None:
 
 
 def _reset(tx: Spoilt) -> None:
-    for _ in range(5):
-        tx.begun().reset()
+    tx.begun().reset()
+    tx.socket.settimeout(COMES_AGAIN_S)
+    with contextlib.suppress(TimeoutError):  # it need not come so often
+        for _ in range(4):
+            tx.leg().reset()
 
 
 def _half_close(tx: Spoilt) -> None:
@@ -230,8 +234,10 @@ def _half_close(tx: Spoilt) -> None:
 
 
 def _closes_at_once(tx: Spoilt) -> None:
-    for _ in range(5):
-        with contextlib.suppress(Closed):
+    tx.greeted().half_close()
+    tx.socket.settimeout(COMES_AGAIN_S)
+    for _ in range(4):
+        with contextlib.suppress(Closed, TimeoutError):
             tx.greeted().half_close()
 
 

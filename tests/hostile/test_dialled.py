@@ -6,7 +6,7 @@ from threading import Event, Thread
 
 import pytest
 
-from tests.e2e.helpers import LOOPBACK, MIB, Stage, read_all, some_bytes
+from tests.e2e.helpers import LOOPBACK, MIB, Stage, read_all, read_exactly, some_bytes
 from tests.e2e.turned import dialling, listening, whole
 from tests.hostile.conftest import Lock
 from tests.hostile.peer import (
@@ -38,11 +38,13 @@ from viamillipede.protocol.wire import (
     decode_answer_untrusted,
     decode_call_untrusted,
     encode_control,
+    encode_legs,
 )
 
 WINDOW = 4 * MIB
 ACCEPTED = Answer(Verdict.ACCEPTED, 0, RECEIVER, 64 * MIB)
 OTHERS = b"somebody"
+ENDS_WITHIN_S = 60
 
 
 # ---- tx listens ----------------------------------------------------------------------------------------------
@@ -82,6 +84,7 @@ def test_calls_that_cannot_be(stage: Stage, lock: Lock) -> None:
     tx = listening(stage, "bind", LOOPBACK, *lock.words)
     rx = dialling(stage, tx, *lock.words)
     tx.write(b"fine")
+    assert read_exactly(rx.output, 4) == b"fine"
     for said in IMPOSSIBLE.values():
         with connect(tx.port) as sock:
             line = knock(sock, lock.key, Opening.CALL)
@@ -91,7 +94,7 @@ def test_calls_that_cannot_be(stage: Stage, lock: Lock) -> None:
     with pytest.raises(Refused):
         calling(tx.port, lock.key, 0)
     tx.end_input()
-    assert read_all(rx.output) == b"fine"
+    assert read_all(rx.output) == b""
     tx.ends(0)
     rx.ends(0)
     assert tx.closing("restart") == rx.closing("restart") == 0
@@ -152,32 +155,55 @@ def _legs(line: Line) -> None:
     line.is_closed(2)
 
 
-DOORS: dict[str, Callable[[Line], None]] = {
-    "another leg": _greets(b"s" * 16, 5),
-    "another receiver": _greets(b"s" * 16, 0, OTHERS),
-    "no session": _greets(bytes(16), 0),
-    "garbage": _garbage,
-    "legs": _legs,
-    "silence": lambda line: line.sock.close(),
-    "a flood": lambda line: line.raw(bytes(1 << 20)),
+def _wishes() -> Callable[[Line], None]:
+    """A real leg, and wishes for as many as there can be, one after the other; nobody else comes in."""
+    first = [True]
+
+    def behave(line: Line) -> None:
+        call = _accept_call(line)
+        if not first:
+            return
+        first.clear()
+        line.say(greeting(b"s" * 16, call.leg).encode())
+        line.opening(ANSWER_BYTES)
+        for number in range(1, 5000):
+            line.say(encode_legs(number, bool(number % 2), [LEGS_MAX - number % 7]))
+        line.is_closed(0.5)
+
+    return behave
+
+
+DOORS: dict[str, Callable[[], Callable[[Line], None]]] = {
+    "another leg": lambda: _greets(b"s" * 16, 5),
+    "another receiver": lambda: _greets(b"s" * 16, 0, OTHERS),
+    "no session": lambda: _greets(bytes(16), 0),
+    "garbage": lambda: _garbage,
+    "legs": lambda: _legs,
+    "wishes": _wishes,
+    "silence": lambda: lambda line: line.sock.close(),
+    "a flood": lambda: lambda line: line.raw(bytes(1 << 20)),
 }
 
 
 @pytest.mark.parametrize("name", DOORS)
 def test_a_tx_that_is_called_and_lies(stage: Stage, lock: Lock, name: str) -> None:
-    with door(lock.key, DOORS[name]) as port:
+    with door(lock.key, DOORS[name]()) as port:
         words = ("wait", "1s", "regroup", "500ms", "outage", "500ms", *lock.words)
         rx = dialling(stage, (LOOPBACK, port), *words)
         with Watch(WINDOW, rx):
             assert read_all(rx.output) == b""
-        assert rx.process.wait(20) in (Exit.NO_CONTACT, Exit.REFUSED, Exit.PEER_LOST, Exit.LIMIT), rx.said
+        assert rx.process.wait(ENDS_WITHIN_S) in (Exit.NO_CONTACT, Exit.REFUSED, Exit.PEER_LOST, Exit.LIMIT), rx.said
 
 
 # ---- one path of several -------------------------------------------------------------------------------------
 
 
-def _answers(answer: bytes) -> Callable[[Line], None]:
+def _answers(answer: bytes, begun: Event) -> Callable[[Line], None]:
+    """Nobody is let in before the stream has begun elsewhere."""
+
     def behave(line: Line) -> None:
+        if not begun.is_set():
+            return
         line.opening(GREETING_BYTES)
         line.say(answer)
         line.is_closed(1)
@@ -199,9 +225,12 @@ ANSWERS: dict[str, bytes] = {
 def test_the_second_path_of_tx_leads_to_a_liar(stage: Stage, lock: Lock, name: str) -> None:
     """The stream goes over the first one, whole."""
     rx = stage.rx("bind", LOOPBACK, *lock.words)
-    with door(lock.key, _answers(ANSWERS[name])) as port:
+    begun = Event()
+    with door(lock.key, _answers(ANSWERS[name], begun)) as port:
         tx = stage.tx_words("tx", LOOPBACK, rx.port, "tx", LOOPBACK, port, "threads", 4, "frame", "64K", *lock.words)
-        tx.write(b"begun")  # on the first path, where somebody answers rightly
+        tx.write(b"begun")
+        assert read_exactly(rx.output, 5) == b"begun"
+        begun.set()
         data = some_bytes(2 * MIB)
         rx_data: list[bytes] = []
         reader = Thread(target=lambda: rx_data.append(read_all(rx.output)))
@@ -210,7 +239,7 @@ def test_the_second_path_of_tx_leads_to_a_liar(stage: Stage, lock: Lock, name: s
         tx.ends(0)
         reader.join()
     rx.ends(0)
-    assert rx_data == [b"begun" + data]
+    assert rx_data == [data]
 
 
 def test_a_liar_without_the_key_is_no_receiver(stage: Stage, with_key: Lock) -> None:
@@ -227,5 +256,5 @@ def test_a_liar_without_the_key_is_no_receiver(stage: Stage, with_key: Lock) -> 
     with door(None, behave) as port:
         tx = stage.tx(port, "wait", "1s", *with_key.words)
         tx.feed([b"secret" * 10_000])
-        assert tx.process.wait(20) in (Exit.NO_CONTACT, Exit.REFUSED)
+        assert tx.process.wait(ENDS_WITHIN_S) in (Exit.NO_CONTACT, Exit.REFUSED)
     assert heard and b"secret" not in heard and KEY not in heard

@@ -37,6 +37,7 @@ from viamillipede.protocol.wire import ANSWER_BYTES, Opening, Verdict, decode_an
 
 WINDOW = 4 * MIB
 GREETING_S = GREETING_US / S_US
+AT_ONCE_S = 5  # on a busy machine too
 MANY = 10_000
 ELSEWHERE = "127.0.0.2"
 SESSION = bytes(range(16))
@@ -71,7 +72,6 @@ def transfer(stage: Stage, lock: Lock, *words: object) -> Iterator[Side]:
     rx.ends(0)
     reader.join()
     assert pieces and arrived[0] == piece * pieces
-    assert tx.closing("restart") == 0, "a leg was lost"
 
 
 def closed(sock: socket.socket) -> bool:
@@ -93,7 +93,7 @@ def test_slow_greetings(stage: Stage, with_key: Lock) -> None:
             sock = stack.enter_context(connect((clear, keyed)[number % 2].port))
             sock.setblocking(False)
             talking[sock] = iter(words[number // 2 % len(words)])
-        while talking and time.monotonic() < began + GREETING_S + 5:
+        while talking and time.monotonic() < began + GREETING_S + AT_ONCE_S:
             for sock, rest in list(talking.items()):
                 try:
                     if (byte := next(rest, None)) is not None:
@@ -146,7 +146,7 @@ def attack(port: int, stop: threading.Event, verdicts: list[object]) -> None:
 
 
 def test_another_key_at_full_speed(stage: Stage, with_key: Lock) -> None:
-    """It is held up; legs of the stream, and the right key from elsewhere, are not."""
+    """It is held up; the right key is not, from there and from elsewhere."""
     rx = stage.rx("bind", LOOPBACK, "window", "4M", *with_key.words)
     tx = stage.tx(rx, "window", "4M", "threads", 1, "verbose", 2, *with_key.words)
     tx.write(b"hello")
@@ -159,10 +159,11 @@ def test_another_key_at_full_speed(stage: Stage, with_key: Lock) -> None:
         try:
             eventually(lambda: verdicts.count(Verdict.LATER) > 100, "it is held up", 10)
             began = time.monotonic()
-            with pytest.raises(Refused) as refused:
-                as_tx(rx.port, KEY, greeting(SESSION), source=ELSEWHERE)
-            assert refused.value.args[0] is Verdict.BUSY  # it has our key, and another stream
-            assert time.monotonic() - began < 2
+            for source in (ELSEWHERE, LOOPBACK):
+                with pytest.raises(Refused) as refused:
+                    as_tx(rx.port, KEY, greeting(SESSION), source=source)
+                assert refused.value.args[0] is Verdict.BUSY  # it has our key, and another stream
+            assert time.monotonic() - began < AT_ONCE_S
         finally:
             stop.set()
             for thread in threads:
@@ -174,17 +175,23 @@ def test_another_key_at_full_speed(stage: Stage, with_key: Lock) -> None:
     rx.ends(0)
 
 
+def held_up(port: int, key: bytes) -> bool:
+    """Whether a first hello with this key is told to come later."""
+    with connect(port) as sock:
+        try:
+            knock(sock, key, Opening.GREETING)
+        except Refused as refused:
+            return refused.args[0] is Verdict.LATER
+    return False
+
+
 def test_legs_join_while_others_try(stage: Stage, with_key: Lock) -> None:
-    """The address of the stream itself has failed too often: its legs come in all the same."""
+    """The address of the stream itself has failed too often: its legs, and who has the key, come in all the same."""
     rx = stage.rx("bind", LOOPBACK, "window", "4M", *with_key.words)
     first = as_tx(rx.port, KEY, greeting(SESSION))
     with first:
-        for _ in range(3 * ATTEMPTS_BURST):
-            with connect(rx.port) as sock, pytest.raises(Refused):
-                knock(sock, OTHER_KEY, Opening.GREETING)
-        with connect(rx.port) as sock, pytest.raises(Refused) as refused:
-            knock(sock, KEY, Opening.GREETING)
-        assert refused.value.args[0] is Verdict.LATER
+        eventually(lambda: held_up(rx.port, OTHER_KEY), "it is held up")
+        assert not held_up(rx.port, KEY)
         for number in range(1, 8):
             as_tx(rx.port, KEY, greeting(SESSION, number), first.secret).sock.close()
 

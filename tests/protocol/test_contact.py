@@ -2,7 +2,7 @@
 
 import pytest
 
-from viamillipede.config import ANSWER_US, GREETING_US, S_US, Address, RxConfig
+from viamillipede.config import ANSWER_US, GREETING_US, S_US, Address, RxConfig, Secret
 from viamillipede.errors import PeerLost, SessionRefused
 from viamillipede.protocol.contact import FINAL, Contact
 from viamillipede.protocol.presence import Absence
@@ -44,12 +44,24 @@ def test_a_refusal_in_words(verdict: Verdict) -> None:
         Verdict.BUSY: "the taker is busy with another stream",
         Verdict.NAME: "the taker does not take streams of the name ''",
         Verdict.ROLE: "a sender listens there, as we are one; it takes a taker",
-        Verdict.KEYLESS: "the taker has no key, and we have one; say 'key FILE' there too",
-        Verdict.KEYED: "the taker has a key, and we have none; say 'key FILE', with the same one",
-        Verdict.KEY: "the taker has another key, or phrase",
+        Verdict.KEYLESS: "the taker has neither a key nor a phrase, and we have a key; say it there too",
+        Verdict.KEYED: "the taker wants a key or a phrase, and we have neither; say key FILE, or phrase",
+        Verdict.KEY: "the taker has another key, or a phrase; both sides need the same",
         Verdict.LATER: "too many have come to the taker from here with another key",
+        Verdict.UNKNOWN: "the taker does not know our stream; it may have been started anew",
     }
     assert made(*HOSTS).on_verdict(0, verdict) == words.get(verdict, "the taker found our hello malformed")
+
+
+def test_who_has_a_phrase_hears_of_phrases() -> None:
+    side = Side(RxConfig(addresses=HOSTS, phrase=Secret(b"correct horse")), None, {}, 0)
+    side.set_out(HOSTS, [1, 1], moving=False)
+    said = [side.on_verdict(0, verdict) for verdict in (Verdict.KEYLESS, Verdict.KEY, Verdict.LATER)]
+    assert said == [
+        "the taker has neither a key nor a phrase, and we have a phrase; say it there too",
+        "the taker has another phrase, or a key; both sides need the same",
+        "too many have come to the taker with another phrase",
+    ]
 
 
 @pytest.mark.parametrize("verdict", FINAL)

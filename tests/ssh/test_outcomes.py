@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from tests.e2e.helpers import eventually
 from tests.ssh.helpers import line_of
 from viamillipede.config import Address
 from viamillipede.errors import (
@@ -16,6 +17,7 @@ from viamillipede.errors import (
     PeerLost,
     RemoteFailed,
 )
+from viamillipede.ssh import near
 from viamillipede.ssh.control import Ended, Ssh
 from viamillipede.ssh.messages import Answer, Ending
 from viamillipede.ssh.near import Outcome, combine
@@ -90,6 +92,48 @@ def test_what_is_known_already_is_not_said_again(
     with pytest.raises(type(failure)):
         combined(script, failure)
     assert capfd.readouterr() == ("", expected)
+
+
+@pytest.mark.parametrize("script", ["exit 255", "kill -15 $$", "sleep 0.3; exit 255"])
+def test_an_ssh_that_ended_before_we_let_it_go(script: str) -> None:
+    """The far end was ended for that, and has said so on its legs."""
+    expected = r"^ssh to host ended(, by signal 15,)? in the middle of the transfer; it carries the control channel$"
+    with pytest.raises(PeerLost, match=expected) as failed:
+        combined(script, RemoteFailed("the receiver gave up: terminated"))
+    assert failed.value.exit_status == Exit.PEER_LOST
+
+
+@pytest.mark.parametrize("script", ["exit 3", said(7), said(143), f"cat >/dev/null; {said(7)}"])
+def test_a_far_end_that_gave_up_by_itself(script: str) -> None:
+    with pytest.raises(RemoteFailed):
+        combined(script, RemoteFailed("the receiver gave up: the disk is full"))
+
+
+def test_a_far_end_that_gave_up_is_not_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends by itself; an ssh that ends only because we let it go tells nothing."""
+    monkeypatch.setattr(near, "ENDED_S", 0.3)
+    with pytest.raises(RemoteFailed):
+        combined("cat >/dev/null; exit 255", RemoteFailed("the receiver gave up: the disk is full"))
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("exit 255", "host: the far end was killed, or ssh lost its connection"),
+        (said(7, "no room").replace("cat >/dev/null;", ""), "host: the far end failed: no room"),
+    ],
+)
+def test_an_ssh_that_ended_before_the_contact(capfd: pytest.CaptureFixture[str], script: str, expected: str) -> None:
+    with played(script) as ssh:
+        eventually(ssh.has_ended, "its end")
+        assert combine(ASKED, Outcome(3, NoContact("nobody")), ssh, ADDRESSES) == Exit.NO_CONTACT
+    assert capfd.readouterr() == ("", f"viamillipede to: {expected}\n")
+
+
+def test_a_hint_that_was_given_is_not_given_again(capfd: pytest.CaptureFixture[str]) -> None:
+    with played(said(143)) as ssh:
+        assert combine(ASKED, Outcome(3, NoContact("nobody"), hinted=True), ssh, ADDRESSES) == Exit.NO_CONTACT
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_port_that_does_not_answer(capfd: pytest.CaptureFixture[str]) -> None:

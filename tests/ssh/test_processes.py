@@ -39,11 +39,13 @@ def test_the_near_end_is_killed(host: Host, ends: Ends, words: tuple[str, ...]) 
     is_cut(host)
 
 
-def test_ssh_is_killed(host: Host, ends: Ends) -> None:
-    near, processes = under_way(host, ends)
-    processes.ssh[0].kill()
-    said = near.ends(8, ENDS_WITHIN_S)
-    assert "terminated" in said
+@pytest.mark.parametrize("words", [(), ("tunnel",)], ids=["direct", "tunnel"])
+def test_ssh_is_killed(host: Host, ends: Ends, words: tuple[str, ...]) -> None:
+    near, processes = under_way(host, ends, *words)
+    next(each for each in processes.ssh if "-L" not in each.cmdline()).kill()
+    said = near.ends(5, ENDS_WITHIN_S)
+    ended = "ended, by signal 9, in the middle of the transfer; it carries the control channel"
+    assert f"viamillipede to: ssh to {host.dest} {ended}" in said
     processes.end()
     is_cut(host)
 
@@ -52,7 +54,17 @@ def test_the_session_of_sshd_is_killed(host: Host, ends: Ends) -> None:
     near, processes = under_way(host, ends)
     session = next(each for each in processes.far.parents() if each.name() == "sshd")
     session.kill()
-    near.ends(8, ENDS_WITHIN_S)
+    assert f"ssh to {host.dest} ended in the middle of the transfer;" in near.ends(5, ENDS_WITHIN_S)
+    processes.end()
+    is_cut(host)
+
+
+def test_the_far_end_is_terminated(host: Host, ends: Ends) -> None:
+    """By somebody over there, who means it: that is no fault of ssh's."""
+    near, processes = under_way(host, ends)
+    processes.far.terminate()
+    said = near.ends(8, ENDS_WITHIN_S)
+    assert "terminated" in said and "ssh to" not in said
     processes.end()
     is_cut(host)
 

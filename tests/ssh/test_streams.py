@@ -1,5 +1,8 @@
 """Streams to and from another host: whole, in either direction, by every way, with the status of both ends."""
 
+import json
+import os
+import pwd
 import re
 import socket
 from contextlib import closing
@@ -12,6 +15,7 @@ from tests.ssh.helpers import Ends, Host, line_of
 
 MISSING = missing()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(MISSING != "", reason=MISSING)]
+UNREACHED = r"is there, but not its port \d+ from here.* 'tunnel' .* 'also ADDRESS'"
 NOISE = "echo Welcome; echo '{}'; printf '\\001half a line'; "
 
 
@@ -48,8 +52,8 @@ def test_words_reach_the_side_that_they_are_for(host: Host, ends: Ends) -> None:
 
 def test_a_command_far_away_has_no_part_in_the_control_channel(host: Host, ends: Ends) -> None:
     """What it reads is empty or the stream, and what it says goes to standard error."""
-    near = ends.near("from", "--", "sh", "-c", "cat; echo hello; echo aside >&2")
-    assert read_all(near.output) == b"hello\n"
+    near = ends.near("from", "--", "sh", "-c", "cat; echo hello; echo aside >&2; pwd")
+    assert read_all(near.output).decode() == f"hello\n{pwd.getpwuid(os.geteuid()).pw_dir}\n", "in the home directory"
     assert "aside" in near.ends(0)
     near = ends.near("to", "--", "sh", "-c", "cat >/dev/null; echo out; echo aside >&2; ls -l /proc/self/fd >&2")
     near.feed([b"x"])
@@ -64,7 +68,7 @@ def test_a_command_that_fails_far_away(ends: Ends, verb: str) -> None:
     if verb == "to":
         near.end_input()
     said = near.ends(8)
-    assert re.search("^why$", said, re.MULTILINE)
+    assert re.findall(r".*\bwhy$", said, re.MULTILINE) == ["why"], "as it was said, and not quoted as well"
     assert len(re.findall("exited with status 3", said)) == 1, "it is said once"
 
 
@@ -86,7 +90,7 @@ def test_a_program_that_is_not_there(host: Host, ends: Ends) -> None:
     near = ends.near("to", *host.busy(), program=str(host["nothing"]))
     said = near.ends(3)
     assert f"has no '{host['nothing']}' that can be run; install viamillipede there" in said
-    assert "'bring'" in said and "far-command" in said
+    assert "or say 'bring-file viamillipede-VERSION.pyz'" in said and "far-command" in said
 
 
 def test_a_host_that_ssh_does_not_reach(host: Host, ends: Ends) -> None:
@@ -134,7 +138,8 @@ def test_the_port_is_one_of_those_that_are_asked_for(host: Host, ends: Ends) -> 
     with socket.create_server(("", 0)) as taken:
         port = int(taken.getsockname()[1])
         near = ends.near("from", "port", port, "--", "echo", "hello")
-        assert f"cannot listen on port {port}" in near.ends(3)
+        said = near.ends(3)
+        assert f"cannot listen on port {port}" in said and "say several with port LOW-HIGH" in said
         near = ends.near("from", "port", f"{port}-{min(port + 50, 65535)}", "verbose", 3, "--", "echo", "hello")
         assert read_all(near.output) == b"hello\n"
         said = near.ends(0)
@@ -172,7 +177,40 @@ def test_a_port_that_cannot_be_reached(host: Host, ends: Ends, verb: str) -> Non
     """The far end is there, and no way leads to it: here, from an address that this host has not."""
     near = ends.near(verb, "wait", "1s", "bind", "192.0.2.1", *host.busy())
     said = near.ends(3)
-    assert re.search(r"is there, but not its port \d+ from here.* 'tunnel' .* 'also ADDRESS'", said)
+    assert re.search(UNREACHED, said)
+
+
+@pytest.mark.parametrize("verb", ["to", "from"])
+def test_what_helps_is_said_while_there_is_time(host: Host, ends: Ends, verb: str) -> None:
+    near = ends.near(verb, "wait", "8s", "bind", "192.0.2.1", *host.busy())
+    near.hear(UNREACHED)
+    assert near.process.poll() is None
+    assert len(re.findall(UNREACHED, near.ends(3))) == 1
+
+
+def test_no_hint_where_the_port_answers(ends: Ends) -> None:
+    assert not re.search(UNREACHED, ends.near("from", "--", "sleep", 4).ends(0))
+
+
+@pytest.mark.parametrize("words", [(), ("tunnel",)], ids=["direct", "tunnel"])
+def test_json_is_all_that_is_said(host: Host, ends: Ends, words: tuple[str, ...]) -> None:
+    """ssh's own words too, and what a login shell and the command say, a last line without its end included."""
+    ssh = host.script("talking", f'echo "ssh speaks" >&2; exec {host.ssh} "$@"')
+    script = "cat >/dev/null; echo aside >&2; sleep 0.5; printf 'the \\351nd' >&2"
+    near = ends.near("to", *words, "json", "--", "sh", "-c", script, ssh=ssh, program="echo login >&2; " + host.program)
+    near.feed([b"x"])
+    lines = [json.loads(line) for line in near.ends(0).splitlines()]
+    texts = [line["text"] for line in lines if line["type"] == "message" and line["role"] == "to"]
+    assert texts == ["ssh speaks", "login", *["ssh speaks"] * len(words), "aside", "the \ufffdnd"]
+    assert [line["type"] for line in lines].count("end") == 1
+
+
+def test_json_where_ssh_fails(host: Host, ends: Ends) -> None:
+    with closing(free_port()) as port:
+        near = ends.near("to", "json", *host.busy(), ssh=host.how(Port=port.getsockname()[1]))
+        texts = [json.loads(line)["text"] for line in near.ends(3).splitlines()]
+    assert "Connection refused" in texts[0], "ssh's own words"
+    assert texts[-1].startswith("ssh to") and "failed, and said why above" in texts[-1]
 
 
 def test_far_end_is_nothing_to_type(ends: Ends) -> None:

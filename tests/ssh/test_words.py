@@ -1,7 +1,11 @@
 """What a command line with `to` or `from` asks for, here and over there."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+from viamillipede.cli import main
 from viamillipede.config import DIRECT_WAIT_US_DEFAULT, MIB, S_US, Address, RxConfig, TxConfig
 from viamillipede.errors import UsageError
 from viamillipede.ssh.words import WORDS, dial_at, is_ours, is_word_of, read, read_far
@@ -91,11 +95,38 @@ def test_other_addresses() -> None:
 
 
 def test_our_own_words() -> None:
-    words = ["port", "60000-60010", "tunnel", "ssh-command", "ssh -p '2 2'", "far-command=x", "bring-file", "f"]
+    words = ["port", "60000-60010", "ssh-command", "ssh -p '2 2'", "far-command=x", "bring-file", "f"]
     asked = read(["to", "host", *(f"--{word}" if "=" in word else word for word in words), *CAT], {}, {})
-    assert (asked.ports, asked.tunnel, asked.ssh) == ((60000, 60010), True, ("ssh", "-p", "2 2"))
+    assert (asked.ports, asked.tunnel, asked.ssh) == ((60000, 60010), False, ("ssh", "-p", "2 2"))
     assert (asked.far_command, asked.bring, asked.bring_file) == ("x", True, "f")
     assert read(["to", "host", "port", "7", "bring", *CAT], {}, {}).ports == (7, 7)
+    assert read(["to", "host", "tunnel", *CAT], {}, {}).tunnel
+
+
+def test_show_config() -> None:
+    environ = {"VIAMILLIPEDE_FAR_COMMAND": "there", "VIAMILLIPEDE_WINDOW": "2M", "VIAMILLIPEDE_KEY_FILE": "none"}
+    files = {"frame": ("64k", "f:2"), "key": ("none", "f:4"), "window": ("3M", "f:5")}
+    shown = read("to host also h:7 also ::1 port 5 --show-config threads 4".split(), environ, files).shown
+    entries = [re.split(" {2,}# |(?<!^) # ", each) for each in shown.splitlines()]
+    for entry in (
+        ["# also h:7", "command line"], ["# also ::1", "command line"], ["# port 5", "command line"],
+        ["# tunnel no", "not said"], ["# far-command there", "VIAMILLIPEDE_FAR_COMMAND"], ["threads 4", "command line"],
+        ["window 2M", "VIAMILLIPEDE_WINDOW"], ["frame 64k", "f:2"], ["wait 20s", "default of to"],
+        ["# regroup 10s", "default"],
+    ):  # fmt: skip
+        assert entries.count(entry) == 1, entry
+    assert not re.search("^(# )?(key|phrase|keep|names|streams|also ADDRESS)( |$)", shown, re.MULTILINE)
+    assert read(["to", "host", *CAT], environ, files).shown == ""
+    assert "# tunnel yes   " in read(["from", "host", "tunnel", "show-config", *CAT], {}, {}).shown
+
+
+def test_show_config_is_printed(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Nobody is called for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path))
+        assert main(["to", "\udcff.invalid", "ssh-command", "\udcff", "--show-config"]) == 0
+    out, err = capfd.readouterr()
+    assert "# ssh-command \\udcff" in out and err == ""
 
 
 def test_the_environment_and_files() -> None:
@@ -129,13 +160,20 @@ def test_the_environment_and_files() -> None:
         ("to host names x -- cat", "'names' is no word of 'to' and 'from'"),
         ("to host thread 8 -- cat", "unknown word 'thread'; did you mean 'threads'?"),
         ("to host tunel -- cat", "unknown word 'tunel'; did you mean 'tunnel'?"),
-        ("to host show-config -- cat", "'show-config' does not go with 'to'"),
+        ("to host version -- cat", "'version' does not go with 'to'"),
+        ("to host --show-config=yes -- cat", "'show-config' does not go with 'to'"),
+        ("to show-config tx host 1 -- cat", "'tx' does not go with"),
+        ("to host show-config threads x", "threads: "),
+        ("to host show-config also x tunnel", "'also' is no use with 'tunnel'"),
         ("to host threads 8 threads 9 -- cat", "'threads' was given twice"),
         ("to host port 1 port 2 -- cat", "'port' was given twice"),
         ("to host via lo via lo -- cat", "'via' was given twice"),
         ("to host threads -- cat", "'threads' needs a value after it"),
         ("to host --tunnel=yes -- cat", "'tunnel' takes no value"),
-        ("to host port 9-8 -- cat", "port: '9-8' has no port in it; write it like 60000-60010"),
+        ("to host port 9-8 -- cat", "port: in '9-8' the first is larger than the last; write a range like 60000-60010"),
+        ("to host port 9- -- cat", "port: '9-' lacks its last port; write a range like 60000-60010"),
+        ("to host port -9 -- cat", "port: '-9' lacks its first port"),
+        ("to host port 9 tunnel -- cat", "'port' is no use with 'tunnel': no port need be open; leave one of them out"),
         ("to host port 0 -- cat", "port: "),
         ("to host port 1-x -- cat", "port: "),
         ("to host also a:b:c -- cat", "also: "),
@@ -187,7 +225,7 @@ def test_the_words_that_are_offered_are_those_that_are_taken() -> None:
 
 
 def test_our_words_are_in_the_help() -> None:
-    for word in WORDS:
-        metavar = f" {word.metavar}" if word.metavar in ("ADDRESS", "FILE") else ""
-        assert f"{word.name}{metavar}" in USAGE.replace("\n", " "), word.name
+    table = USAGE.partition("Of to and from alone")[2].partition("\n\n")[0]
+    entries = re.findall(r"^  ([a-z-]+)(?: (\S+))? {2,}\S", table, re.MULTILINE)
+    assert sorted(entries) == sorted((word.name, word.metavar.replace("RANGE", "N|LOW-HIGH")) for word in WORDS)
     assert not {word.name for word in WORDS} & known_words().keys()

@@ -256,7 +256,7 @@ def test_the_sequences_around_the_screen_are_those_of_the_library() -> None:
     assert LEAVE == f"\x1b[?7h{Control.show_cursor(True)}{Control.alt_screen(False)}"
 
 
-def test_each_row_is_placed_and_a_new_size_begins_with_a_clear_screen() -> None:
+def test_each_row_is_placed_and_a_new_size_begins_with_a_clear_screen(monkeypatch: pytest.MonkeyPatch) -> None:
     board = Dashboard(colour=False)
     board.observe(tx_snapshot())
 
@@ -266,6 +266,11 @@ def test_each_row_is_placed_and_a_new_size_begins_with_a_clear_screen() -> None:
     assert board.screen(80, 24) == str(Control.clear()) + places(80, 24)
     assert board.screen(80, 24) == places(80, 24)
     assert board.screen(81, 24) == str(Control.clear()) + places(81, 24)
+    assert board.screen(0, 0) == str(Control.clear()) + places(80, 24), "nobody knows"
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("LINES", "30")
+    assert board.screen(0, 0) == str(Control.clear()) + places(100, 30)
+    assert board.screen(80, 24) == str(Control.clear()) + places(80, 24), "what is known counts"
 
 
 @pytest.mark.parametrize("draw", [lambda board: board.render(80, 24), lambda board: board.screen(80, 24)])

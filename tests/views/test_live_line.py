@@ -43,7 +43,15 @@ def test_it_never_reaches_the_last_column(name: str, colour: bool) -> None:
 
 
 def test_no_width_at_all_is_no_reason_to_fail() -> None:
-    assert [width_of(line(tx_snapshot(), columns)) for columns in (0, 1)] == [1, 1]
+    assert width_of(line(tx_snapshot(), 1)) == 1
+
+
+def test_a_terminal_without_a_size_has_that_of_the_environment_or_80(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert line(tx_snapshot(), 0) == line(tx_snapshot(), 80) != line(tx_snapshot(), 120)
+    for text, columns in (("120", 120), ("0", 80), ("-1", 80), ("", 80), ("many", 80), ("\u0663\u0663", 80)):
+        monkeypatch.setenv("COLUMNS", text)
+        assert line(tx_snapshot(), 0) == line(tx_snapshot(), columns), text
+    assert line(tx_snapshot(), 40) == LiveLine(lambda: 40, False).render(tx_snapshot()), "what is known counts"
 
 
 def test_where_there_is_room_it_says_everything() -> None:

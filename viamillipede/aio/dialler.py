@@ -13,6 +13,7 @@ from viamillipede.aio.sockets import DialError, dial, why
 from viamillipede.config import ANSWER_US, S_US
 from viamillipede.errors import FrameError
 from viamillipede.protocol.contact import Contact
+from viamillipede.protocol.wire import Verdict
 
 if TYPE_CHECKING:
     from viamillipede.aio.program import Program
@@ -96,7 +97,10 @@ class Dialler:
         try:
             return await self._introduce(sock, leg, rank)
         except KnockRefused as error:
-            return self._session.on_verdict(rank, error.answer.verdict)
+            reason = self._session.on_verdict(rank, error.answer.verdict)
+            if error.answer.verdict is Verdict.UNKNOWN:  # as if the port refused: nobody has proved who says that
+                raise DialError(reason, refused=True, reached=True) from error
+            return reason
         except AnotherVersion as error:
             return self._session.on_refused_for_good(rank, f"the {other} {error}")
         except ClosedEarly as error:

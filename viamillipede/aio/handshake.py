@@ -45,10 +45,10 @@ async def _enter(sock: socket.socket, wanted: Opening, keys: "Keys | None", host
     head = await hear(sock, PREFIX_BYTES + 1, f"closed in its {noun}", first)
     if head[PREFIX_BYTES] == Opening.HELLO:
         if keys is None:
-            raise KeyRefused("it has a key, and we have none", Verdict.KEYLESS)
+            raise KeyRefused("it has a key or a phrase, and we have neither", Verdict.KEYLESS)
         return await keys.admit(sock, head, host), bytearray()
     if keys is not None:
-        raise KeyRefused("it has no key, and we have one", Verdict.KEYED)
+        raise KeyRefused("it has neither a key nor a phrase, and we have one", Verdict.KEYED)
     opening = Opening(head[PREFIX_BYTES]) if head[PREFIX_BYTES] in OPENING_BYTES else wanted
     return Channel(sock, opening=opening), head
 
@@ -64,8 +64,6 @@ async def _hear_opening(
             channel, head = await _enter(sock, wanted, keys, host)
             opening = wanted if channel.opening is None else channel.opening
             said = await channel.hear(OPENING_BYTES[opening], f"closed in its {noun}", head)
-            if keys is not None:
-                keys.on_proved(channel, host)
         found = decode_greeting_untrusted(said) if opening is Opening.GREETING else decode_call_untrusted(said)
     except AnotherVersion as error:
         raise OpeningRefused(f"it {error}", Answer(Verdict.VERSION), channel) from error

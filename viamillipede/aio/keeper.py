@@ -81,7 +81,7 @@ class Keeper(Program):
         with sock:
             stream = self._stream(greeting, peer)
             hand_over(stream.doorway, channel, peer, greeting)
-        if self.keys is not None:
+        if self.keys is not None and channel.secret:
             stream.handles.append(self.keys.on_leg(channel.secret))
 
     def _why(self, verdict: Verdict, greeting: Greeting) -> str:

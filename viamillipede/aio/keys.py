@@ -62,7 +62,9 @@ class Keys:
     def __init__(self, config: Config) -> None:
         self._key = config.key.data if config.key is not None else b""
         self._phrase = config.phrase.data if config.phrase is not None else b""
+        self._kind = "phrase" if self._phrase else "key"
         self._attempts = Attempts(PHRASES_BURST, PHRASE_US) if self._phrase else Attempts()
+        self._dials = bool(config.addresses)
         self._join = b""  # dialling: the secret by which further legs belong to the first one
         self._joins: dict[bytes, bytes] = {}  # listening: such secrets by their handles
         self._trial_ns = trial_ns()
@@ -86,13 +88,11 @@ class Keys:
         channel = Channel(sock)
         offer = hello.encode_offer(self._suites, opening)
         if mode is Mode.PHRASE:
-            if not self._attempts.allowed("", now_us()):
-                raise FrameError("too many have answered there who did not know the phrase")
             spake = SPAKE2_A(self._phrase, idA=_SPOKEN, idB=_SPOKEN)
             await channel.say(head, spake.start())
             theirs = await self._hear_welcome(sock, hello.PHRASE_BYTES)
             noise = self._noise(True, _finish(spake, theirs), head)
-            self._attempts.on_failed("", now_us())  # whoever answers can tell by what follows whether its guess is right
+            self._count_guess()  # whoever answers can tell by what follows whether it was right
             await channel.say(noise.write(offer))
         else:
             noise = self._noise(True, self._join or self._key, head)
@@ -101,20 +101,23 @@ class Keys:
         try:
             cipher = hello.decode_choice(noise.read(message))
         except NotSealedForUs:
-            raise NotSealedForUs("it does not have our key") from None
+            raise NotSealedForUs(f"it does not have our {self._kind}") from None
         if mode is Mode.PHRASE:
             self._attempts.on_success("")
         return _sealed(sock, noise, cipher, mode)
+
+    def _count_guess(self) -> None:
+        """One more who answers may guess the phrase. FrameError: there were too many, of all addresses together."""
+        if not self._attempts.allowed("", now_us()):
+            raise FrameError("too many have answered there who did not know the phrase")
+        self._attempts.on_failed("", now_us())
 
     async def _hear_welcome(self, sock: socket.socket, count: int) -> bytes:
         """The message in a welcome. KnockRefused."""
         wanted = min(ANSWER_BYTES, hello.WELCOME_BYTES + count)
         heard = await hear(sock, wanted, "closed before it answered")
         if heard[5] != Verdict.ACCEPTED:
-            answer = decode_answer_untrusted(await hear(sock, ANSWER_BYTES, "closed in its answer", heard))
-            if answer.verdict is Verdict.UNKNOWN:
-                self._join = b""  # it may have been started anew, and shall say so to the holder of the key
-            raise KnockRefused(answer)
+            raise KnockRefused(decode_answer_untrusted(await hear(sock, ANSWER_BYTES, "closed in its answer", heard)))
         heard = await hear(sock, hello.WELCOME_BYTES + count, "closed in its welcome", heard)
         return bytes(heard[hello.WELCOME_BYTES :])
 
@@ -127,8 +130,8 @@ class Keys:
         head = await hear(sock, hello.HELLO_BYTES, "closed in its hello", head)
         said = hello.decode_hello_untrusted(head)
         psk = self._secret_of(said, host)
-        if said.mode is not Mode.JOIN:  # it counts until it has said something; many may try at a time
-            self._attempts.on_failed(self._counted_as(host), now_us())
+        if said.mode is Mode.PHRASE:  # it counts until the opposite is proved: many may try at a time
+            self._attempts.on_failed("", now_us())
         channel = Channel(sock)
         message = await hear(sock, said.message_bytes(), "closed in its hello", check=False)
         welcome = hello.encode_welcome()
@@ -141,7 +144,11 @@ class Keys:
         try:
             offered, opening = hello.decode_offer(noise.read(message))
         except NotSealedForUs:
-            raise KeyRefused(f"it has another {'phrase' if said.mode is Mode.PHRASE else 'key'}") from None
+            if said.mode is Mode.FIRST:
+                self._count_failure(host)
+            raise KeyRefused(f"it has another {self._kind}") from None
+        if said.mode is Mode.PHRASE:
+            self._attempts.on_success("")
         suite = hello.choose_suite(offered, self._suites)
         await channel.say(welcome, noise.write(hello.encode_choice(suite)))
         return _sealed(sock, noise, hello.SUITES[suite], said.mode, opening)
@@ -153,20 +160,16 @@ class Keys:
                 raise OpeningRefused("it belongs to a stream that we do not have", Answer(Verdict.UNKNOWN))
             return self._joins[said.handle]
         if (said.mode is Mode.PHRASE) != bool(self._phrase):
-            theirs, ours = ("phrase", "key") if self._key else ("key", "phrase")
-            raise KeyRefused(f"it comes with a {theirs}, we have a {ours}")
-        if not self._attempts.allowed(self._counted_as(host), now_us()):
-            raise OpeningRefused("too many have come with another key", Answer(Verdict.LATER))
+            raise KeyRefused(f"it comes with a {'key' if self._phrase else 'phrase'}, and we have a {self._kind}")
+        if self._phrase and not self._attempts.allowed("", now_us()):  # anybody's is a guess
+            raise OpeningRefused("too many have come with another phrase", Answer(Verdict.LATER))
         return self._key
 
-    def _counted_as(self, host: str) -> str:
-        """Whose attempt it is. Of phrases that anybody tries each is a guess."""
-        return "" if self._phrase else host
-
-    def on_proved(self, channel: Channel, host: str) -> None:
-        """What the channel opens with has come, sealed: it was no replay, and does not count as an attempt."""
-        if channel.secret:
-            self._attempts.on_success(self._counted_as(host))
+    def _count_failure(self, host: str) -> None:
+        """It has another key. Nobody who has ours is held up by that. OpeningRefused: it has come too often."""
+        if not self._attempts.allowed(host, now_us()):
+            raise OpeningRefused("it has come with another key too often", Answer(Verdict.LATER))
+        self._attempts.on_failed(host, now_us())
 
     def is_slow(self, channel: Channel) -> bool:
         """Whether what the channel is sealed with takes so long here that another core should do it."""
@@ -180,8 +183,10 @@ class Keys:
         """A leg of our stream has come up: others may belong to it. Returns its handle, for `forget`; b"" if none."""
         if not secret:
             return b""
+        if self._dials:
+            self._join = self._join or secret
+            return b""
         handle = _handle(secret)
-        self._join = self._join or secret
         self._joins[handle] = secret
         if len(self._joins) > LEGS_MAX:
             del self._joins[next(iter(self._joins))]

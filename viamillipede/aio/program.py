@@ -194,7 +194,7 @@ class Program:
         self.fail(context.get("exception") or RuntimeError(context["message"]))
 
     def close(self, closing: Callable[[], str]) -> None:
-        """The last words, and everything is given back. `closing`: how far it came, asked for when all is over; "": nowhere."""
+        """The last words, and everything is given back. `closing`: how far it came, asked for when all is over."""
         self.stop()
         self.observer.clear()
         if line := closing():

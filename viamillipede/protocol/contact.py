@@ -29,6 +29,7 @@ class Contact:
         self.presence = Presence(wait_us, config.regroup_us, config.outage_us, now_us)
         self.dials = bool(config.addresses)
         self._sealed = config.key is not None or config.phrase is not None
+        self._secret, self._no_secret = ("key", "phrase") if config.phrase is None else ("phrase", "key")
         self._numbered = numbered
         self._refused: dict[int, str] = {}  # rank -> why it refused for good
         self.book: AddressBook
@@ -75,15 +76,16 @@ class Contact:
 
     def on_verdict(self, rank: int, verdict: Verdict) -> str:
         """Who answers there has refused us. Returns the reason; SessionRefused as below."""
+        ours, from_here = self._secret, " from here" if self._secret == "key" else ""  # phrases count for all hosts
         reason = {
             Verdict.VERSION: f"the {self.other} speaks another version of the protocol than ours, {VERSION}",
             Verdict.CHECKPHRASE: f"the {self.other} has another checkphrase",
             Verdict.ROLE: f"a {self.role} listens there, as we are one; it takes a {self.other}",
             Verdict.NAME: f"the {self.other} does not take streams of the name {self.name!r}",
-            Verdict.KEYLESS: f"the {self.other} has no key, and we have one; say 'key FILE' there too",
-            Verdict.KEYED: f"the {self.other} has a key, and we have none; say 'key FILE', with the same one",
-            Verdict.KEY: f"the {self.other} has another key, or phrase",
-            Verdict.LATER: f"too many have come to the {self.other} from here with another key",
+            Verdict.KEYLESS: f"the {self.other} has neither a key nor a phrase, and we have a {ours}; say it there too",
+            Verdict.KEYED: f"the {self.other} wants a key or a phrase, and we have neither; say key FILE, or phrase",
+            Verdict.KEY: f"the {self.other} has another {ours}, or a {self._no_secret}; both sides need the same",
+            Verdict.LATER: f"too many have come to the {self.other}{from_here} with another {ours}",
             Verdict.UNKNOWN: f"the {self.other} does not know our stream; it may have been started anew",
             Verdict.BUSY: f"the {self.other} is busy with another stream",
         }.get(verdict, f"the {self.other} found our {self.opening} malformed")

@@ -47,15 +47,16 @@ def agreed(features: int) -> StreamDigest | None:
     return None
 
 
-def agree(checksum: bool, digest: str, wanted: int, can_direct: bool) -> tuple[int, bool]:
+def agree(checksum: bool, digest: str, wanted: int, can_direct: bool, sealed: bool = False) -> tuple[int, bool]:
     """The features of a session, and whether rx moves bytes to its output without touching them.
 
     `checksum` and `digest` are what rx wants, `wanted` what tx does; `can_direct`: the output can take bytes
-    straight from a socket. Where they are copied all the same the digest costs little, and is taken in any case.
+    straight from a socket. Where they are copied all the same the digest costs little, and is taken in any case,
+    unless the legs are `sealed`: then every byte is authenticated, and a digest costs as much again as that.
     """
     features = wanted | FEATURE_OF[digest] | (FEATURE_CHECKSUM if checksum else 0)
     direct = can_direct and not features
-    if not direct and not features & FEATURE_SHA256:
+    if not direct and not sealed and not features & FEATURE_SHA256:
         features |= FEATURE_XXH3
     return features, direct
 

@@ -4,10 +4,14 @@
 
 Alone, the clock that runs depends on the evidence. A leg that the other host closed or reset, or a
 port that refuses where it used to accept, says that the process is gone: `regroup` is left. Silence
-says that the network is down: `outage` is left. Data that pauses is no evidence at all.
+says that the network is down: `outage` is left. Data that pauses is no evidence at all. A side that has
+not heard more than a greeting may be the only one that knows of that leg: then the other one is still
+at its first contact, which may take its time.
 """
 
 from enum import Enum
+
+from viamillipede.config import UNHEARD_US
 
 
 class Absence(Enum):
@@ -23,6 +27,7 @@ class Presence:
 
     def __init__(self, wait_us: int | None, regroup_us: int, outage_us: int, now_us: int) -> None:
         self._wait_us, self._regroup_us, self._outage_us = wait_us, regroup_us, outage_us
+        self.heard = True  # the other side has said more than its greeting: it knows that it has a leg
         self.legs_up = 0
         self.contacted = False
         self.alone_since_us: int | None = now_us
@@ -69,7 +74,8 @@ class Presence:
             return None
         if not self.contacted:
             return None if self._wait_us is None else self.alone_since_us + self._wait_us
-        return self.alone_since_us + (self._regroup_us if self.gone else self._outage_us)
+        regroup_us = self._regroup_us if self.heard else max(self._regroup_us, UNHEARD_US)
+        return self.alone_since_us + (regroup_us if self.gone else self._outage_us)
 
     def absence(self, now_us: int) -> Absence | None:
         """Why to give up, once the deadline has passed."""

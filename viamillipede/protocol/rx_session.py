@@ -78,7 +78,7 @@ class RxSession(Caller):
         self.output_us = self.core_us = 0  # how long the output was waited for, and all of a core was used
         self.done = False  # the output has accepted everything and was closed
         self.bye = False  # tx knows
-        self.begun = False  # tx takes us for its receiver: it has said something
+        self.begun = self.presence.heard = False  # tx takes us for its receiver: it has said something
         self.talkers: list[RxLeg] = []  # legs with something in their outbox; the shell takes them out
         self.times_up: Counter[int] = Counter()  # of each leg number
         self.refusal: bytes | None = None  # why we gave up
@@ -110,7 +110,7 @@ class RxSession(Caller):
     def _begin(self, greeting: Greeting) -> None:
         """The stream is known, and what both sides want to be sure of."""
         config = self._config
-        features, direct = agree(config.checksum, config.digest, greeting.features, self._can_direct)
+        features, direct = agree(config.checksum, config.digest, greeting.features, self._can_direct, self._sealed)
         self.checksum, self.digest = bool(features & FEATURE_CHECKSUM), Verification(features)
         self.session, self.name = greeting.session, greeting.name
         window_bytes = min(config.window_bytes, greeting.window_bytes)
@@ -208,7 +208,7 @@ class RxSession(Caller):
             if leg.got < HEADER_BYTES:
                 return
             header = decode_header_untrusted(leg.head, FROM_TX)
-            self.begun = True
+            self.begun = self.presence.heard = True
             leg.got = 0
             if header.kind in (Kind.DATA, Kind.END):
                 due_before = self.reassembly.due_seq

@@ -105,28 +105,49 @@ class Opener:
         return bytes(out)
 
     def read_into(self, receive: Callable[[memoryview], int], view: memoryview) -> int:
-        """The next bytes of the messages into `view`; how many, 0: there are no more.
+        """The next bytes of the messages into `view`, at most to the end of a header or of a payload; how many.
 
-        receive: as socket.recv_into; what it raises is passed on, and costs nothing that has come. NotSealedForUs.
+        0: there are no more. receive: as socket.recv_into; what it raises is passed on, unless something has come
+        before, and costs nothing that has come. NotSealedForUs.
         """
-        if not self._opened:
+        if self._opened:
+            return self._hand_out(view)
+        end = 0
+        while True:
             size = self._next
-            if len(self._buffer) < size + TAG_BYTES:
-                self._buffer = memoryview(bytearray(size + TAG_BYTES))
-            sealed = self._buffer[: size + TAG_BYTES]
-            while self._got < len(sealed):
-                count = receive(sealed[self._got :])
-                if not count:
-                    return 0
-                self._got += count
-            self._got = 0
-            direct = len(view) >= size
-            opened = view[:size] if direct else sealed[:size]
+            try:
+                sealed = self._receive(receive, size + TAG_BYTES)
+            except BlockingIOError:
+                if not end:
+                    raise
+                return end
+            if sealed is None:
+                return end
+            direct = len(view) - end >= size
+            opened = view[end : end + size] if direct else sealed[:size]
             self._open(sealed, opened)
             self._on_record(opened)
-            if direct:
-                return size
-            self._opened = opened
+            if not direct:
+                self._opened = opened
+                return end or self._hand_out(view)
+            end += size
+            if not self._left or end == len(view):
+                return end
+
+    def _receive(self, receive: Callable[[memoryview], int], size: int) -> memoryview | None:
+        """A whole record; None: it does not come any more."""
+        if len(self._buffer) < size:
+            self._buffer = memoryview(bytearray(size))
+        sealed = self._buffer[:size]
+        while self._got < size:
+            count = receive(sealed[self._got :])
+            if not count:
+                return None
+            self._got += count
+        self._got = 0
+        return sealed
+
+    def _hand_out(self, view: memoryview) -> int:
         count = min(len(view), len(self._opened))
         view[:count] = self._opened[:count]
         self._opened = self._opened[count:]

@@ -38,6 +38,7 @@ class Frame:
         "sends",
         "sent_us",
         "seq",
+        "whole",
     )
 
     def __init__(self, kind: Kind, seq: int, offset: int, length: int, payload_hash: int) -> None:
@@ -45,6 +46,7 @@ class Frame:
         self.header = encode_header(kind, length, seq, offset, payload_hash)
         self.legs: set[int] = set()
         self.arrived = self.queued = False
+        self.whole = False  # a socket has taken all of a copy: rx can have it
         self.sends = 0
         self.first_us = 0  # when the first copy was given to a leg
         self.sent_us = 0  # when the latest copy was given to a leg
@@ -190,8 +192,10 @@ class SendWindow:
             for low, high in list(self._arrived.missing(max(start, self.arrived_next), end)):
                 self._take(low, high, new)
                 self._arrived.add(low, high)
+        oldest = self.oldest()  # it forgets what arrived, also when nobody asks for it
+        if oldest is not None and ack.written_bytes > oldest.offset + oldest.length:
+            raise FrameError("an acknowledgement of more written than has arrived")
         self.written = max(self.written, ack.written_bytes)
-        self.oldest()  # forgets what arrived, also when nobody asks for it
         return new
 
     def _take(self, start: int, end: int, new: list[Frame]) -> None:
@@ -250,6 +254,10 @@ class SendWindow:
         """The frames that have not arrived, oldest first."""
         self.oldest()
         return (frame for frame in self._order if not frame.arrived)
+
+    def all_sent(self) -> bool:
+        """Whether rx can have the whole stream."""
+        return self.end_cut and all(frame.whole for frame in self.unarrived())
 
     def exhausted(self) -> bool:
         """Nothing new can be sent before something arrives or is written: the window is full, or the end is cut."""

@@ -37,7 +37,8 @@ class TxLeg:
     __slots__ = (
         "_acked_before", "_full_us", "_pipe", "acked_bytes", "busy", "bytes_sent", "decoder", "doubted",
         "drained_bytes", "drained_us",
-        "given_bytes", "heard_us", "latency_us", "leg", "progress_us", "rank", "rate", "retiring", "retransmitted",
+        "given_bytes", "heard_us", "latency_us", "latest", "leg", "progress_us", "rank", "rate", "retiring",
+        "retransmitted",
         "rtt_us", "rtt_us_min", "said_us", "since_us", "unacked_bytes", "useful",
     )  # fmt: skip
 
@@ -45,6 +46,7 @@ class TxLeg:
         self.leg, self.rank, self.since_us = leg, rank, now_us
         self.heard_us = self.progress_us = self.said_us = self.drained_us = now_us
         self.decoder = ControlDecoder()
+        self.latest: Frame | None = None  # what it was given last
         self.busy = True  # until on_idle
         self.useful = False  # yet
         self.doubted = False  # nothing was heard of it for a while: others carry copies of its frames
@@ -63,6 +65,7 @@ class TxLeg:
         if not self._pipe:
             self.drained_us = self._full_us = now_us
             self._acked_before = self.acked_bytes
+        self.latest = frame
         self.given_bytes += HEADER_BYTES + frame.length
         self._pipe.pop(frame.seq, None)  # rx asked for it again
         self._pipe[frame.seq] = _Given(frame, self.given_bytes, now_us, self.drained_bytes, self.drained_us)

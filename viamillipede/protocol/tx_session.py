@@ -168,6 +168,8 @@ class TxSession(Contact):
         """The leg's socket has taken all it was given and can take more."""
         state = self.legs[leg]
         state.busy = False
+        if state.latest is not None:
+            state.latest.whole = True
         self._refresh(state)
 
     def _refresh(self, state: TxLeg) -> None:
@@ -283,7 +285,7 @@ class TxSession(Contact):
             self.resends += 1
             self.window.on_resend(header.seq, state.leg)
         elif header.kind is Kind.DONE:
-            if not self.window.end_cut or header.offset != self.window.cut_end:
+            if not self.window.all_sent() or header.offset != self.window.cut_end:
                 raise FrameError("the receiver calls a stream done that has not ended")
             if not self.digest.compared:
                 raise FrameError("the receiver calls a stream done whose digest it has not told")

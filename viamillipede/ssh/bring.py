@@ -16,7 +16,8 @@ from viamillipede.ssh.words import Asked
 
 BYTES_MAX = 256 << 20  # no zipapp of ours is so large
 PYTHON_MIN = (3, 11)
-_NONE = "this program is no zipapp that could be brought; say 'bring-file FILE' with viamillipede-VERSION.pyz"
+ZIPAPP = "viamillipede-VERSION.pyz"  # what scripts/release makes
+_NONE = f"this program is no zipapp that could be brought; say 'bring-file FILE' with {ZIPAPP}"
 
 # Any Python can read it, so that one which is too old can say so. The zipapp's own first lines look further.
 _TAKER = r"""
@@ -70,10 +71,10 @@ def zipapp(asked: Asked) -> Path:
     if asked.bring_file:
         path = Path(asked.bring_file).expanduser()
         if not path.is_file():
-            raise UsageError(f"bring-file: {path} is no file; scripts/release makes viamillipede-VERSION.pyz")
+            raise UsageError(f"bring-file: {path} is no file; scripts/release makes {ZIPAPP}")
     else:
         path = Path(sys.argv[0])
-        if not path.is_file() or not zipfile.is_zipfile(path):
+        if not is_zipapp():
             raise UsageError(f"bring: {_NONE}")
     word = "bring-file" if asked.bring_file else "bring"
     try:
@@ -86,6 +87,12 @@ def zipapp(asked: Asked) -> Path:
     except OSError as error:
         raise UsageError(f"{word}: {path} cannot be read: {error.strerror}") from error
     return path
+
+
+def is_zipapp() -> bool:
+    """Whether this program is one, and could be brought."""
+    path = Path(sys.argv[0])
+    return path.is_file() and zipfile.is_zipfile(path)
 
 
 def taker(python: str, count: int) -> str:

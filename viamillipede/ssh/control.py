@@ -2,7 +2,7 @@
 
 Until the answer it belongs to the terminal as any ssh does, so that it may ask for a password there: it stays in our
 process group and session. On Linux the kernel ends it when we are killed; everywhere its standard input, of which
-only we have the other end, ends then, which ends the far end.
+only we have the other end, ends then, which ends the far end. Its standard error is ours, or an Aside.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from types import FrameType, TracebackType
 from typing import Self, TypeVar
 
 from viamillipede.errors import Failure, HungUp, NoContact, PeerLost, Terminated
+from viamillipede.ssh.aside import Aside
 from viamillipede.ssh.messages import LINE_BYTES_MAX, NOISE_BYTES_MAX, Answer, Ending, decode
 
 OPTIONS = ("-T", "-o", "RemoteCommand=none")  # no terminal over there, and what is run is for us to say
@@ -36,20 +37,24 @@ class Ended(Exception):
 
 
 class Ssh:
-    """One ssh process with a pipe to and from it; its standard error is ours. A context that leaves none behind."""
+    """One ssh process with a pipe to and from it; `aside`: its standard error. A context that leaves none behind."""
 
-    def __init__(self, command: Sequence[str], options: Sequence[str], dest: str, remote: str) -> None:
+    def __init__(
+        self, command: Sequence[str], options: Sequence[str], dest: str, remote: str, aside: Aside | None = None
+    ) -> None:
         """Start it. NoContact: there is no such program."""
         argv = [*command, *OPTIONS, *options, dest, remote]
         try:
             self._process = subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, preexec_fn=dying_with(os.getpid())
-            )
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None if aside is None else aside.theirs,
+                bufsize=0, preexec_fn=dying_with(os.getpid()),
+            )  # fmt: skip
         except OSError as error:
             raise NoContact(f"cannot run {command[0]!r}: {error.strerror}; 'ssh-command' says another one") from error
         assert self._process.stdin is not None and self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
         os.set_blocking(self._stdin.fileno(), False)
+        self._aside = aside
         self._heard = b""
 
     def __enter__(self) -> Self:
@@ -88,11 +93,16 @@ class Ssh:
         """Wait, then write what can be written and read what is there; what is left to write. Ended, TimeoutError."""
         poll = select.poll()
         poll.register(self._stdout, select.POLLIN)
+        aside = self._aside.ours if self._aside is not None and not self._aside.has_thread else -1
+        if aside >= 0:
+            poll.register(aside, select.POLLIN)
         if rest:
             poll.register(self._stdin, select.POLLOUT)
         ready = dict(poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000))
         if not ready:
             raise TimeoutError
+        if aside in ready and self._aside is not None:
+            self._aside.pass_on()
         if rest and self._stdin.fileno() in ready:
             try:
                 rest = rest[os.write(self._stdin.fileno(), rest) :]
@@ -109,6 +119,10 @@ class Ssh:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self._process.wait(TOLD_S)
         return None
+
+    def has_ended(self) -> bool:
+        """Whether it has, without being told to."""
+        return self._process.poll() is not None
 
     def let_go(self) -> None:
         """End its standard input, and with that what it runs. Idempotent."""

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from viamillipede.aio import command as commands
 from viamillipede.aio.sockets import check_congestion, listen
 from viamillipede.aio.systemd import Notifier, Service
 from viamillipede.config import RxConfig, TxConfig
@@ -107,6 +108,7 @@ def far_end(environ: Mapping[str, str], files: Callable[[], Said]) -> int:
         os.environ.pop("SHIV_ROOT", None)  # where we are unpacked is no concern of the command
     channel.say(Answer(port=int(sockets[0].getsockname()[1]), pid=os.getpid()))
     channel.watch()
+    commands.QUOTED_LINES = 0  # what our command says goes through ssh: at the near end it was read there
     ending = _run(config, Service(sockets, Notifier({})))
     channel.over()
     channel.say(ending)
@@ -145,8 +147,10 @@ def _listen(request: Request) -> list[socket.socket]:
     try:
         return listen(bind, high)
     except NoContact as error:
-        if low == high:
+        if not high:
             raise
+        if low == high:
+            raise NoContact(f"{error}; say several with port LOW-HIGH, and the first free one is taken") from error
         raise NoContact(f"{error}, nor on any other one from {low}; say more of them with port LOW-HIGH") from error
 
 

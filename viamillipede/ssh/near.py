@@ -1,4 +1,7 @@
-"""The near end: ssh is run, the far end asked, the stream moved, and both outcomes made into one."""
+"""The near end: ssh is run, the far end asked, the stream moved, and both outcomes made into one.
+
+The transfer here is told about as that of any tx or rx; what we say speaks as `to` or `from`.
+"""
 
 import contextlib
 import os
@@ -24,12 +27,14 @@ from viamillipede.errors import (
 )
 from viamillipede.protocol.wire import VERSION
 from viamillipede.secret import fresh_key, spell_key
-from viamillipede.ssh.bring import taker, zipapp
+from viamillipede.ssh.aside import Aside
+from viamillipede.ssh.bring import ZIPAPP, is_zipapp, taker, zipapp
 from viamillipede.ssh.control import OPTIONS, Ended, Ssh, dying_with, stopped_by_signals
+from viamillipede.ssh.hint import Hint
 from viamillipede.ssh.messages import Answer, Ending, NotUnderstood, Request, another_version, encode
 from viamillipede.ssh.tunnel import LOOPBACK, tunnel
 from viamillipede.ssh.words import FAR_COMMAND, FAR_END, FAR_PYTHON, Asked, dial_at
-from viamillipede.standard_streams import PROGRAM, check_own_end, complain
+from viamillipede.standard_streams import PROGRAM, check_own_end, complain, print_all, write_stderr
 
 FAR_PATIENCE_US = 30 * S_US  # how much longer than we the far end waits for the first contact: who fails first tells
 ENDING_S = 30.0  # how long a far end whose stream is whole may take to say so
@@ -37,11 +42,14 @@ ENDED_S = 12.0  # how long one that was told to end may take: its command is kil
 CLOSED_S = 3.0  # how long ssh may stay when it has said so: what the command has left behind may hold it for ever
 CONFIG_S = 20.0  # how long ssh may take to say what its configuration says
 _SSH_FAILED, _CANNOT_RUN, _NOT_FOUND = 255, 126, 127
+_CLEAR = "\r\x1b[K"  # of the line that is drawn anew
 _SCHEME = re.compile(r"ssh://(?:[^@/]*@)?(\[[^\]]*\]|[^:/]+)")
 
 
 def run(asked: Asked) -> int:
     """From start to end; the exit status, or a Failure that carries one."""
+    if asked.shown:
+        return print_all(asked.shown)
     check_own_end(asked.config)
     check_congestion(asked.config.congestion)
     program = zipapp(asked) if asked.bring else None
@@ -55,14 +63,17 @@ def run(asked: Asked) -> int:
     with contextlib.ExitStack() as stack:
         with stopped_by_signals():
             host = "" if asked.tunnel else _host(asked)
-            ssh = stack.enter_context(Ssh(asked.ssh, (), asked.dest, _remote(asked, program)))
+            aside = stack.enter_context(Aside(asked.verb)) if config.json else None
+            ssh = stack.enter_context(Ssh(asked.ssh, (), asked.dest, _remote(asked, program), aside))
             answer = _ask(asked, ssh, request, program)
             if asked.tunnel:
-                port = stack.enter_context(tunnel(asked, answer.port))
+                port = stack.enter_context(tunnel(asked, answer.port, aside))
                 addresses = dial_at(asked, LOOPBACK, port)
             else:
                 addresses = dial_at(asked, host, answer.port)
-        outcome = _move(replace(config, addresses=addresses))
+            if aside is not None:
+                aside.start()
+        outcome = _move(asked, replace(config, addresses=addresses))
         with stopped_by_signals():
             return combine(asked, outcome, ssh, addresses)
 
@@ -117,9 +128,10 @@ def _no_answer(asked: Asked, status: int | None) -> Failure:
         return NoContact(f"{dest} has no {python!r}; install Python 3.11 or newer there, or name it with far-command")
     if status in (_NOT_FOUND, _CANNOT_RUN):
         command = asked.far_command or FAR_COMMAND
+        bring = "'bring' to send this one along" if is_zipapp() else f"'bring-file {ZIPAPP}' to send that zipapp along"
         return NoContact(
             f"{dest} has no {command!r} that can be run; install viamillipede there, say where it is with "
-            f"'far-command /path/to/viamillipede', or say 'bring' to send this one along"
+            f"'far-command /path/to/viamillipede', or say {bring}"
         )
     if status == Exit.USAGE and asked.bring:
         return SessionRefused(f"{dest}: what was brought does not run there, and said why above")
@@ -143,32 +155,48 @@ def _failure_of(status: int, text: str) -> Failure:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How the transfer went here."""
+    """How the transfer went here. `hinted`: what can be done about a port that is not reached was said already."""
 
     status: int
     failure: Failure | None = None
+    hinted: bool = False
 
 
-def _move(config: TxConfig | RxConfig) -> Outcome:
+def _move(asked: Asked, config: TxConfig | RxConfig) -> Outcome:
     """The stream, from here or to here."""
-    try:
-        if isinstance(config, TxConfig):
-            from viamillipede.aio.tx import transmit
+    with Hint({address.port for address in config.addresses}, lambda: _hint(asked, config)) as hint:
+        try:
+            if isinstance(config, TxConfig):
+                from viamillipede.aio.tx import transmit
 
-            return Outcome(transmit(config))
-        from viamillipede.aio.receive import receive
+                return Outcome(transmit(config))
+            from viamillipede.aio.receive import receive
 
-        return Outcome(receive(config))
-    except Failure as failure:
-        return Outcome(int(failure.exit_status), failure)
+            return Outcome(receive(config))
+        except Failure as failure:
+            return Outcome(int(failure.exit_status), failure, hint.said and _may_hint(config))
+
+
+def _may_hint(config: TxConfig | RxConfig) -> bool:
+    """Whether it is wanted, and would not be written into a picture."""
+    return config.verbose > 0 and not config.dashboard
+
+
+def _hint(asked: Asked, config: TxConfig | RxConfig) -> None:
+    if _may_hint(config):
+        if os.isatty(2) and not config.json:
+            write_stderr(_CLEAR)
+        complain(f"{PROGRAM} {asked.verb}", _unreached(asked, config.addresses), json=config.json)
 
 
 def combine(asked: Asked, outcome: Outcome, ssh: Ssh, addresses: tuple[Address, ...]) -> int:
     """Wait for the far end, and make one status of two. Raises Failure."""
     failure = outcome.failure
-    if failure is not None:
+    told = isinstance(failure, RemoteFailed)  # by the far end, which then ends by itself, and says so through ssh
+    gone = ssh.has_ended()
+    if failure is not None and not told:
         ssh.let_go()
-    ending, status = _ending(ssh, failure is None)
+    ending, status, lost = _ending(ssh, failure is None)
     if failure is None:
         if ending is None:
             raise RemoteFailed(f"{asked.dest}: the stream is whole here, but the far end {_how(status)}")
@@ -176,9 +204,15 @@ def combine(asked: Asked, outcome: Outcome, ssh: Ssh, addresses: tuple[Address, 
             raise RemoteFailed(f"{asked.dest}: the far end failed: {ending.error or f'status {ending.status}'}")
         return int(Exit.COMPLETE)
     speaker = f"{PROGRAM} {asked.verb}"
+    if told and lost:  # it was ended because ssh was: without that it would not have failed
+        raise PeerLost(_cut(asked, status))
     known = isinstance(failure, RemoteFailed | UsageError | Interrupted | HungUp | Terminated)
     if isinstance(failure, NoContact | LimitReached):  # the second one is what rx says of a tx that does not come
-        complain(speaker, _unreached(asked, addresses), json=asked.config.json)
+        if gone:
+            how = f"failed: {ending.error}" if ending is not None else _how(status)
+            complain(speaker, f"{asked.dest}: the far end {how}", json=asked.config.json)
+        elif not outcome.hinted:
+            complain(speaker, _unreached(asked, addresses), json=asked.config.json)
         return int(Exit.NO_CONTACT)
     if ending is None and not known:
         complain(speaker, f"{asked.dest}: the far end {_how(status)}", json=asked.config.json)
@@ -187,12 +221,22 @@ def combine(asked: Asked, outcome: Outcome, ssh: Ssh, addresses: tuple[Address, 
     raise failure
 
 
-def _ending(ssh: Ssh, patient: bool) -> tuple[Ending | None, int]:
-    """What the far end says of its end, and ssh's status."""
-    ending = None
-    with contextlib.suppress(Ended, TimeoutError, NotUnderstood, PeerLost):
+def _ending(ssh: Ssh, patient: bool) -> tuple[Ending | None, int, bool]:
+    """What the far end says of its end, ssh's status, and whether ssh failed before that was said."""
+    ending, lost = None, False
+    try:
         ending = ssh.exchange(Ending, timeout_s=ENDING_S if patient else ENDED_S)
-    return ending, ssh.end(CLOSED_S if ending is not None else 0.0)
+    except Ended as ended:  # else its status is that of what it ran over there
+        lost = ended.status is not None and (ended.status < 0 or ended.status == _SSH_FAILED)
+    except (TimeoutError, NotUnderstood, PeerLost):
+        pass  # it said nothing that could be understood
+    return ending, ssh.end(CLOSED_S if ending is not None else 0.0), lost
+
+
+def _cut(asked: Asked, status: int) -> str:
+    """That ssh ended by itself, with this status."""
+    how = f", by signal {-status}," if status < 0 else ""
+    return f"ssh to {asked.dest} ended{how} in the middle of the transfer; it carries the control channel"
 
 
 def _how(status: int) -> str:

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 
 from viamillipede.errors import NoContact
+from viamillipede.ssh.aside import Aside
 from viamillipede.ssh.control import Ended, Ssh
 from viamillipede.ssh.messages import Answer, encode
 from viamillipede.ssh.words import Asked
@@ -14,7 +15,7 @@ READY_S = 120.0  # a password may have to be typed again
 
 
 @contextlib.contextmanager
-def tunnel(asked: Asked, port: int) -> Iterator[int]:
+def tunnel(asked: Asked, port: int, aside: Aside | None = None) -> Iterator[int]:
     """The port of our loopback that leads there. Raises NoContact.
 
     What ssh runs over there says that the forwarding is up, which ssh sets up first, and ends with its input, so that
@@ -31,7 +32,7 @@ def tunnel(asked: Asked, port: int) -> Iterator[int]:
             f"{LOOPBACK}:{ours}:{LOOPBACK}:{port}",
         )
         ready = encode(Answer(port=ours)).decode().strip()
-        with Ssh(asked.ssh, options, asked.dest, f"echo '{ready}' && cat >/dev/null") as ssh:
+        with Ssh(asked.ssh, options, asked.dest, f"echo '{ready}' && cat >/dev/null", aside) as ssh:
             try:
                 ssh.exchange(Answer, timeout_s=READY_S)
             except Ended as ended:

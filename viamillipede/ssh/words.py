@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
-from viamillipede.config import DIRECT_WAIT_US_DEFAULT, Address, RxConfig, TxConfig
+from viamillipede.config import DIRECT_WAIT_US_DEFAULT, S_US, Address, RxConfig, TxConfig
 from viamillipede.errors import UsageError
 from viamillipede.settings import FIELDS, Said, in_environment, parse
 from viamillipede.units import parse_int
@@ -20,6 +20,7 @@ from viamillipede.words import ALIASES, TERMS, known_words
 TO, FROM, ALSO = "to", "from", "also"
 VERBS = {TO: ("tx", "rx"), FROM: ("rx", "tx")}  # what we are then, and what the far end is
 FAR_END = "far-end"
+COMMAND_LINE = "command line"
 FAR_COMMAND, FAR_PYTHON = "viamillipede", "python3"  # what is run over there, the second one with bring
 _NO_WORDS = {  # why they cannot be said here; where files and variables say them, these mean other transfers
     **dict.fromkeys(("key", "phrase"), "each session has a fresh key of its own"),
@@ -70,6 +71,7 @@ class Asked:
     far_command: str = ""
     bring: bool = False
     bring_file: str = ""
+    shown: str = ""  # what is to be printed, and no more be done
 
     @property
     def far_role(self) -> str:
@@ -89,6 +91,7 @@ class _Line:
     own: dict[str, str] = field(default_factory=dict)
     said: dict[str, str] = field(default_factory=dict)
     command: list[str] = field(default_factory=list)
+    shows: bool = False
 
     def where(self) -> list[str]:
         """Where what is said now belongs."""
@@ -120,7 +123,7 @@ def is_word_of(verb: str, word: str, role: str) -> bool:
 def read(argv: Sequence[str], environ: Mapping[str, str], files: Said) -> Asked:
     """What the command line, the environment and our files ask for. Raises UsageError."""
     line = _take_apart(argv)
-    if not line.command:
+    if not line.command and not line.shows:
         raise UsageError(f"{line.verb!r} needs a command, to be run over there: {_form(line.verb)}")
     near, far = VERBS[line.verb]
     own_environ, own_files = _without(_NO_WORDS, environ, files)
@@ -146,7 +149,26 @@ def read(argv: Sequence[str], environ: Mapping[str, str], files: Said) -> Asked:
         replace(config, addresses=(config.addresses[0], *addresses)),
         far_words, (0, *(port for _, port in hosts)),
     )  # fmt: skip
-    return _with_own(asked, line.own, environ)
+    asked = _with_own(asked, dict(line.own), environ)
+    return replace(asked, shown=_shown(line, own_environ, own_files)) if line.shows else asked
+
+
+def _shown(line: _Line, environ: Mapping[str, str], files: Said) -> str:
+    """What is in force here; all of it has been checked."""
+    from viamillipede.ssh.show import shown
+
+    own = {name: (text, COMMAND_LINE) for name, text in line.own.items()}
+    for name in VARIABLES:
+        if name not in line.own and (text := environ.get(_variable(name))):
+            own[name] = (text, _variable(name))
+    own |= {f"{ALSO} {text}": ("", COMMAND_LINE) for text in line.also}
+    unsaid = {word.name: (word.metavar or "no", "not said") for word in WORDS if word.name not in own}
+    if line.also:
+        del unsaid[ALSO]
+    in_force = {"wait": (f"{DIRECT_WAIT_US_DEFAULT // S_US}s", f"default of {line.verb}"), **files}
+    in_force |= {word: found for word in FIELDS if (found := in_environment(word, environ))}
+    in_force |= {word: (text, COMMAND_LINE) for word, text in line.said.items() if word in FIELDS}
+    return shown(own | unsaid, in_force, _NO_WORDS)
 
 
 def read_far(role: str, words: Mapping[str, str], environ: Mapping[str, str], files: Said) -> TxConfig | RxConfig:
@@ -210,6 +232,9 @@ def _take_word(line: _Line, token: str, rest: list[str]) -> None:
     word = ALIASES.get(name, name)
     ours = name in _METAVARS
     if not ours and name not in known_words():
+        if name == "show-config" and not equals:
+            line.shows = True
+            return
         if name in ("help", "version", "show-config"):
             raise UsageError(f"{name!r} does not go with {line.verb or 'to and from'!r}")
         close = _close(name)
@@ -289,10 +314,12 @@ def _also(text: str) -> tuple[str, int]:
 def parse_ports(text: str) -> tuple[int, int]:
     """N, or LOW-HIGH. Raises UsageError."""
     low, dash, high = text.partition("-")
+    if dash and not (low and high):
+        raise UsageError(f"{text!r} lacks its {'last' if low else 'first'} port; write a range like 60000-60010")
     first = parse_int(low, 1, 65535)
     last = parse_int(high, 1, 65535) if dash else first
     if last < first:
-        raise UsageError(f"{text!r} has no port in it; write it like 60000-60010")
+        raise UsageError(f"in {text!r} the first is larger than the last; write a range like 60000-60010")
     return first, last
 
 
@@ -318,6 +345,8 @@ def _with_own(asked: Asked, own: dict[str, str], environ: Mapping[str, str]) -> 
     ports = labelled("port", parse_ports, own["port"]) if "port" in own else (0, 0)
     if "tunnel" in own and len(asked.fixed) > 1:
         raise UsageError("'also' is no use with 'tunnel': all goes through ssh; leave one of them out")
+    if "tunnel" in own and "port" in own:
+        raise UsageError("'port' is no use with 'tunnel': no port need be open; leave one of them out")
     if "bring" in own and "bring-file" in own:
         raise UsageError("say 'bring', to send this program, or 'bring-file FILE', to send another; not both")
     if "far-command" in own and not own["far-command"].strip():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 GAP = 1
+COLUMNS_DEFAULT, LINES_DEFAULT = 80, 24  # of a terminal of which nobody knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,14 @@ class Column:
     rank: int = 0
     right: bool = True
     width_max: int = 0
+
+
+def told_or(told: int, variable: str, default: int) -> int:
+    """A size in cells: what the terminal has told; or, where that is 0, since nobody has told it, what the variable
+    of the environment says, or the default.
+    """
+    said = os.environ.get(variable, "")
+    return told or (int(said) if re.fullmatch("[1-9][0-9]{0,3}", said) else default)
 
 
 def fit_columns(columns: Iterable[Column], width: int) -> list[Column]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from viamillipede.views.columns import COLUMNS_DEFAULT, LINES_DEFAULT, told_or
 from viamillipede.views.history import History
 from viamillipede.views.pen import Pen
 from viamillipede.views.phrases import ACCENT_STYLE, DIM_STYLE
@@ -65,6 +66,8 @@ class Dashboard:
 
     def screen(self, columns: int, lines: int) -> str:
         """The same with what places it: to be written as it is, after ENTER and until LEAVE."""
+        columns = told_or(columns, "COLUMNS", COLUMNS_DEFAULT)
+        lines = told_or(lines, "LINES", LINES_DEFAULT)
         rows = self.render(columns, lines)
         clear = _CLEAR if self._shape != (columns, lines) else ""
         self._shape = (columns, lines)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from viamillipede.units import format_bytes, format_rate
+from viamillipede.views.columns import COLUMNS_DEFAULT, told_or
 from viamillipede.views.pen import Pen
 from viamillipede.views.phrases import (
     ACCENT_STYLE,
@@ -51,7 +52,7 @@ class LiveLine:
         """The line: narrower than the terminal, so that the cursor stays in its row; no end of line, no carriage
         return. What matters least is left out where there is no room; what is wrong is the first thing to be read.
         """
-        width = max(1, self._columns() - 1)
+        width = max(1, told_or(self._columns(), "COLUMNS", COLUMNS_DEFAULT) - 1)
         pen, items = self._pen, _items(snapshot)
         chosen = _choose(items, width)
         room = min(_BAR_MAX, width - _width(chosen) + _BAR_MIN) // _BAR_STEP * _BAR_STEP
