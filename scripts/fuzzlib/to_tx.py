@@ -159,7 +159,7 @@ class Stream:
             assert len(payload) == frame.length
             first = max(0, self.tx.window.written - frame.offset)  # what is written may be gone, and is of no use
             start, end = frame.offset + first, frame.offset + frame.length
-            assert payload[first:] == TRUE[start:end] or first > frame.length, f"{frame!r} is not what was read"
+            assert payload[first:] == TRUE[start:end] and first <= frame.length, f"{frame!r} is not what was read"
             self.given[frame.seq] = frame
             self.tx.on_progress(leg, HEADER_BYTES + frame.length, self.now_us)
             if self.script.byte() % 8:

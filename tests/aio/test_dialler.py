@@ -11,6 +11,7 @@ import pytest
 
 from tests.aio.drive import HOST, nonblocking_server, turns, until
 from viamillipede.aio.channel import AnotherVersion, ClosedEarly, KnockRefused
+from viamillipede.aio.clock import now_us
 from viamillipede.aio.dialler import Dialler
 from viamillipede.aio.log import Log
 from viamillipede.config import MS_US, Address, RxConfig
@@ -169,6 +170,33 @@ async def test_once_there_was_contact_a_refusal_that_anybody_can_forge_is_one_mo
         made.dialler.dial()
         await until(lambda: made.session.failed and not made.tasks)
         assert not made.errors and made.session.book.states[0].failures >= 1
+
+
+@pytest.mark.parametrize("verdict", [Verdict.KEY, Verdict.KEYED, Verdict.KEYLESS, Verdict.UNKNOWN, Verdict.LATER])
+async def test_alone_only_who_does_not_know_our_stream_says_that_ours_is_gone(verdict: Verdict) -> None:
+    """As if its port refused: it may be another process there, or nobody's word but that of who is on the way."""
+    async with stage() as made:
+        session = made.session
+        session.on_reached(0)
+        session.on_cut_off(0, True, False, now_us(), 0.5)
+        made.result = KnockRefused(Answer(verdict))
+        made.dialler.dial()
+        await until(lambda: session.failed and not made.tasks)
+        unknown = verdict is Verdict.UNKNOWN
+        assert session.failed[0][1] is unknown and session.presence.gone is unknown
+        assert not made.errors and made.met[0][0].fileno() < 0
+        words = "the listener does not know our stream; it may have been started anew"
+        assert (session.failed[0][0] == words) is unknown
+
+
+async def test_before_the_first_contact_who_does_not_know_our_stream_is_tried_again() -> None:
+    async with stage() as made:
+        made.result = KnockRefused(Answer(Verdict.UNKNOWN))
+        made.dialler.dial()
+        await until(lambda: made.session.failed and not made.tasks)
+        assert not made.errors and not made.session.presence.gone
+        made.result = ""
+        await until(lambda: (made.dialler.dial(), made.session.legs)[1])
 
 
 async def test_nobody_listens() -> None:

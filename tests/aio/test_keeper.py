@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pickle
+import select
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from typing import Any, cast
 import pytest
 
 from tests.aio.drive import HOST, SESSION, Peer, connect, greeting, turns, until
+from tests.aio.knocks import KEY, with_key
 from tests.aio.played import PlayedSpawner
 from tests.aio.test_doorway import snapshot
 from viamillipede.aio import keeper as module
@@ -21,10 +23,11 @@ from viamillipede.aio.keeper import ENDED_MAX, Keeper
 from viamillipede.aio.log import VERBOSE_STEPS
 from viamillipede.aio.spawner import Ended, Spawner
 from viamillipede.aio.systemd import Service
-from viamillipede.config import LEGS_MAX, MS_US, RxConfig
+from viamillipede.config import LEGS_MAX, MS_US, RxConfig, Secret
 from viamillipede.errors import HungUp, LimitReached, PeerLost, Terminated
 from viamillipede.protocol.wire import (
     ANSWER_BYTES,
+    Opening,
     Verdict,
     decode_answer_untrusted,
 )
@@ -117,6 +120,28 @@ async def test_streams_are_told_apart_and_named() -> None:
         assert await made.begin(2, name="db1") == 2
         assert made.spawner.labels == ["01010101", "db1"]
         assert [stream.session[0] for stream in made.keeper.streams.values()] == [1, 2]
+
+
+async def test_what_the_legs_of_a_stream_belong_together_by_is_kept_once_and_as_long_as_it_lasts() -> None:
+    async with play(streams=2, key=Secret(KEY)) as made:
+        keys, ours = made.keeper.keys, with_key(dials=True)
+        assert keys is not None
+        for leg in range(3):
+            peer = await connect(made.keeper.receiver.port)
+            made.socks.append(peer.sock)
+            channel = await ours.knock(peer.sock, Opening.GREETING)
+            await channel.say(greeting(leg))
+            await until(lambda: made.spawner.labels)
+            doorway = made.spawner.doorways[1]
+            await until(lambda: select.select([doorway], [], [], 0)[0])
+            for fd in socket.recv_fds(doorway, 1000, 1)[1]:
+                os.close(fd)
+            ours.on_leg(channel.secret)
+        (stream,) = made.keeper.streams.values()
+        await until(lambda: len(stream.handles) == 1)
+        assert stream.handles == [*keys._joins] and not keys._join
+        await made.end(1)
+        assert not keys._joins
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,11 @@ from tests.e2e.commands import Marks, sh
 from tests.e2e.helpers import LOOPBACK, MIB, Side, Stage, eventually, read_all, read_exactly, some_bytes, whole
 from tests.e2e.keyed import SECRETS, WAYS, Lock, dials, listens, lock, players, spell, started, together
 from tests.e2e.middle import say
+from tests.e2e.proxy import DOWN, Fault
+from tests.e2e.proxy import UP as FROM_DIALLER
 from tests.e2e.turned import endless
-from viamillipede.protocol.hello import MESSAGE_BYTES, Hello, Mode
+from viamillipede.protocol.hello import HELLO_BYTES, MESSAGE_BYTES, PHRASE_BYTES, WELCOME_BYTES, Hello, Mode
+from viamillipede.protocol.wire import ANSWER_BYTES, CALL_BYTES, TAG_BYTES
 
 UP = r"leg \d+ (?:to|from) \S+: up"
 EXPOSED = "anyone who reaches this port can connect; 'key FILE' keeps others out"
@@ -172,18 +175,19 @@ def test_an_attacker_of_the_same_host_does_not_keep_the_legs_of_a_stream_out(sta
     tx = stage.tx(proxy, *key.words, "threads", 1, "regroup", "60s")
     started(rx, tx)
     guess(rx, 30)
-    rx.hear("too many have come with another key", times=3)
+    rx.hear("it has come with another key too often", times=3)
     assert proxy.strike("reset") == 1
     whole(rx, tx, DATA)
     assert tx.closing("restart") == 1
 
 
-def test_who_was_tried_out_too_often_lets_the_right_one_in_after_a_while(stage: Stage, key: Lock) -> None:
-    rx = stage.rx(*key.words)
+def test_who_was_tried_out_too_often_lets_the_right_one_in_at_once(stage: Stage, key: Lock) -> None:
+    rx = stage.rx(*key.words, "verbose", 3)
     guess(rx, 30)
-    began = time.monotonic()
-    whole(rx, stage.tx(rx, *key.words), b"later")
-    assert time.monotonic() - began < 30
+    rx.hear("it has come with another key too often")
+    tx = stage.tx(rx, *key.words, "verbose", 3)
+    whole(rx, tx, b"at once")
+    assert "too many" not in tx.said and "first contact" in rx.said
 
 
 # ---- legs and processes that are lost ----------------------------------------------------------------------
@@ -224,17 +228,41 @@ def test_when_all_legs_are_gone_they_come_back(stage: Stage, locked: Lock) -> No
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_process_that_is_started_anew_is_noticed(stage: Stage, way: str, locked: Lock) -> None:
-    """It does not know the stream, nor the secrets of its legs; and the key makes it no other stream's."""
+    """It does not know the secrets of our legs; and as anybody could say so, it may be ours that comes back."""
     listener = listens(stage, way, *locked.words)
-    dialler = dials(stage, way, listener, *locked.words, "regroup", "60s")
+    dialler = dials(stage, way, listener, *locked.words, "regroup", "2s", "verbose", 3)
     rx, tx = players(way, listener, dialler)
     started(rx, tx)
     listener.kill()
     again = listens(stage, way, *locked.words, port=listener.port)
+    began = time.monotonic()
     said = dialler.ends(5)
-    assert "was started anew and does not" in said
-    assert "malformed" not in said
+    other = "receiver" if way == WAYS[0] else "transmitter"
+    assert f"the {other} does not know our stream; it may have been started anew" in said
+    assert "the other process is gone" in said and "malformed" not in said
+    assert time.monotonic() - began < 12
+    line = again.hear(r"refused a connection from \S+: (.*)")
+    assert line[1].startswith("it belongs to a stream that we do not have")
     whole(*players(way, again, dials(stage, way, again, *locked.words)), b"the next stream")
+
+
+@pytest.mark.parametrize("part", [0, 1, ANSWER_BYTES + TAG_BYTES - 1])
+@pytest.mark.parametrize("way", WAYS)
+def test_the_answer_to_the_first_leg_is_lost(stage: Stage, way: str, part: int, locked: Lock) -> None:
+    """One side has a leg then and the other one has none, and each must know who comes next."""
+    mode = Mode.FIRST if locked.kind == "key" else Mode.PHRASE
+    listener = listens(stage, way, *locked.words, "verbose", 3, *(("regroup", "1s") if way == WAYS[0] else ()))
+    proxy = stage.proxy(listener)
+    if way == WAYS[0]:
+        where = DOWN, WELCOME_BYTES + MESSAGE_BYTES
+    else:
+        where = FROM_DIALLER, Hello(mode).message_bytes() + HELLO_BYTES + CALL_BYTES + TAG_BYTES
+    if mode is Mode.PHRASE:
+        where = where[0], where[1] + (WELCOME_BYTES + PHRASE_BYTES if where[0] == DOWN else MESSAGE_BYTES)
+    proxy.plan = lambda number: None if number else Fault("close", where[0], where[1] + part)
+    dialler = dials(stage, way, proxy, *locked.words, "verbose", 3, *(("regroup", "1s") if way == WAYS[1] else ()))
+    eventually(lambda: proxy.faults == 1, "it has happened")
+    whole(*players(way, listener, dialler), DATA)
 
 
 @pytest.mark.parametrize("who", ["rx", "tx"])

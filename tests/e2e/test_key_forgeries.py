@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.aio.drive import RECEIVER, greeting
-from tests.e2e.helpers import LOOPBACK, MIB, Stage, some_bytes, whole
-from tests.e2e.keyed import Lock, lock, started
-from tests.e2e.middle import Middle, middle, pair, say
+from tests.e2e.helpers import LOOPBACK, MIB, Stage, eventually, read_exactly, some_bytes, whole
+from tests.e2e.keyed import SECRETS, WAYS, Lock, dials, listens, lock, players, started
+from tests.e2e.middle import HELLO, Middle, middle, pair, say
+from tests.e2e.proxy import UP
 from tests.e2e.turned import dialling, listening
+from viamillipede.protocol.hello import Mode
 from viamillipede.protocol.wire import (
     VERSION,
     Answer,
@@ -113,6 +115,52 @@ def test_a_refusal_that_is_forged_after_the_contact_does_not_end_the_session(
     for _ in range(3):
         assert forging.acquire(timeout=30)
     whole(rx, tx, DATA)
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("way", WAYS)
+def test_who_is_told_that_its_stream_is_unknown_does_not_come_with_its_secret_again(
+    stage: Stage, tmp_path: Path, way: str, secret: str
+) -> None:
+    """That would be a first leg once more: for a thief of the key to take over, and a guess at the phrase."""
+    locked = lock(tmp_path, secret)
+    words = (*locked.words, "regroup", "60s")
+    listener = listens(stage, way, *words, *(() if way == WAYS[0] else ("threads", 4)))
+    tapped = middle(stage, listener)
+    said: list[bytes] = []  # by those that were told so
+    beside, alone = threading.Event(), threading.Event()
+
+    def forge(number: int, sock: socket.socket) -> bool:
+        if number == 0 or alone.is_set() or (len(said) >= 4 and not beside.is_set()):
+            return False
+        sock.settimeout(10)
+        said.append(sock.recv(HELLO, socket.MSG_WAITALL))
+        sock.sendall(Answer(Verdict.UNKNOWN).encode())
+        sock.shutdown(socket.SHUT_WR)
+        said[-1] += sock.recv(1)
+        if len(said) == 8:
+            alone.set()
+        return True
+
+    tapped.serve = forge
+    dialler = dials(stage, way, tapped, *words, *(("threads", 4) if way == WAYS[0] else ()))
+    rx, tx = players(way, listener, dialler)
+    started(rx, tx)
+    tx.feed([DATA[: 2 * MIB]], then_close=False)
+    assert read_exactly(rx.output, MIB) == DATA[:MIB]
+    eventually(lambda: len(said) >= 4, "told, beside a leg that is up")
+    beside.set()
+    for link in list(tapped.links):
+        link.close()
+    assert alone.wait(60), "told, without a leg"
+    assert read_exactly(rx.output, MIB) == DATA[MIB : 2 * MIB]
+    whole(rx, tx, DATA[2 * MIB :])
+    later = [bytes(link.said[UP]) for link in tapped.links if link.number]
+    assert later and len(said) >= 8
+    assert tapped.links[0].said[UP][6] == (Mode.FIRST if secret == "key" else Mode.PHRASE)
+    assert {hello[6] for hello in said + later} == {Mode.JOIN}
+    assert {len(hello) for hello in said} == {HELLO}, "nothing is said behind it"
+    assert len({hello[8:24] for hello in said + later}) == 1, "one handle"
 
 
 def test_a_forged_refusal_before_the_contact_ends_who_dials_and_tells_nothing(stage: Stage, key: Lock) -> None:

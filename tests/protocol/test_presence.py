@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from viamillipede.config import ANSWER_US, BACKOFF_US_MAX, CONNECT_US, GREETING_US, S_US, UNHEARD_US
 from viamillipede.protocol.presence import Absence, Presence
 
 WAIT_US, REGROUP_US, OUTAGE_US = 60, 10, 900
@@ -114,6 +115,33 @@ def test_evidence_is_forgotten_when_a_leg_comes_back() -> None:
     made.on_leg_lost(False, EVENT_US)
     assert made.absence(EVENT_US + REGROUP_US) is None
     assert made.absence(EVENT_US + OUTAGE_US) is Absence.OUTAGE
+
+
+@pytest.mark.parametrize(("regroup_us", "unheard_us"), [(1, UNHEARD_US), (UNHEARD_US + 1, UNHEARD_US + 1)])
+def test_who_has_not_heard_more_than_a_greeting_waits_until_the_other_side_has_tried_again(
+    regroup_us: int, unheard_us: int
+) -> None:
+    there = Presence(WAIT_US, regroup_us, 900 * S_US, START_US)
+    assert there.heard, "unless somebody says otherwise"
+    there.heard = False
+    assert there.deadline_us() == START_US + WAIT_US, "which is no matter before the first contact"
+    there.on_leg_up()
+    there.on_leg_lost(True, EVENT_US)
+    assert there.deadline_us() == EVENT_US + unheard_us
+    assert there.absence(EVENT_US + unheard_us - 1) is None
+    assert there.absence(EVENT_US + unheard_us) is Absence.DEAD
+    there.heard = True
+    assert there.deadline_us() == EVENT_US + regroup_us
+
+
+def test_for_an_outage_it_makes_no_difference_what_was_heard() -> None:
+    made = alone(False)
+    made.heard = False
+    assert made.deadline_us() == SILENT_BEFORE[2]
+
+
+def test_that_is_long_enough_for_an_attempt_that_is_never_answered_and_another_one() -> None:
+    assert UNHEARD_US >= CONNECT_US + GREETING_US + BACKOFF_US_MAX and UNHEARD_US > 2 * ANSWER_US
 
 
 def test_the_last_leg_is_the_evidence() -> None:

@@ -4,11 +4,35 @@ import struct
 
 import pytest
 
-from tests.protocol.drive import Receiver, said
+from tests.protocol.drive import Receiver, Sender, connect, message, said
 from tests.protocol.frames import DATA, big, data, end, told
-from viamillipede.config import ACK_DELAY_US, BLOCKED_US, HEARTBEAT_US, MIB, RX_SILENT_US, S_US, TICK_US, RxConfig
+from viamillipede.config import (
+    ACK_DELAY_US,
+    BLOCKED_US,
+    CONNECT_US,
+    GREETING_US,
+    HEARTBEAT_US,
+    KIB,
+    MIB,
+    RX_SILENT_US,
+    S_US,
+    TICK_US,
+    UNHEARD_US,
+    Address,
+    RxConfig,
+    TxConfig,
+)
 from viamillipede.errors import LimitReached, PeerLost
-from viamillipede.protocol.wire import Ack, Kind, Waiting, encode_control
+from viamillipede.protocol.wire import (
+    HEADER_BYTES,
+    Ack,
+    Kind,
+    Verdict,
+    Waiting,
+    decode_greeting_untrusted,
+    encode_control,
+    encode_waits,
+)
 
 # Acknowledgements and heartbeats ------------------------------------------------------------------------
 
@@ -135,6 +159,84 @@ def test_a_dead_transmitter_and_an_outage_have_different_clocks(closed: bool, li
     receiver.rx.on_timer(5 + limit_us - 1)
     with pytest.raises(PeerLost, match="incomplete at byte 100"):
         receiver.rx.on_timer(5 + limit_us)
+
+
+@pytest.mark.parametrize("regroup_us", [1 * S_US, 10 * S_US, 60 * S_US])
+def test_a_transmitter_that_has_said_nothing_behind_its_greeting_may_not_know_of_its_leg(regroup_us: int) -> None:
+    """Where the answer is lost it is still at its first contact, and may be there for as long as an attempt takes."""
+    receiver = Receiver(RxConfig(regroup_us=regroup_us, window_bytes=64 * KIB))
+    first, second = receiver.leg(0), receiver.leg(1)
+    receiver.lose(first, 5)
+    receiver.lose(second, 5)
+    limit_us = max(regroup_us, UNHEARD_US)
+    receiver.rx.on_timer(5 + limit_us - 1)
+    third = receiver.leg(0, 5 + limit_us - 1)
+    receiver.rx.on_timer(100 * limit_us)
+    receiver.feed(third, data(0)[: HEADER_BYTES - 1], 100 * limit_us)
+    assert not receiver.rx.presence.heard
+    receiver.feed(third, data(0)[HEADER_BYTES - 1 : HEADER_BYTES], 100 * limit_us)
+    assert receiver.rx.presence.heard and receiver.rx.begun
+    receiver.feed(third, data(0)[HEADER_BYTES:], 100 * limit_us)
+    receiver.lose(third, 100 * limit_us)
+    receiver.rx.on_timer(100 * limit_us + regroup_us - 1)
+    with pytest.raises(PeerLost, match="the other process is gone; the stream ends incomplete at byte 100"):
+        receiver.rx.on_timer(100 * limit_us + regroup_us)
+
+
+@pytest.mark.parametrize("what", [encode_control(Kind.BEAT), encode_waits([0] * 6), data(0), end(0)])
+def test_whatever_a_transmitter_says_behind_its_greeting_it_has_a_leg(what: bytes) -> None:
+    receiver = Receiver()
+    leg = receiver.leg()
+    assert not receiver.rx.presence.heard
+    receiver.feed(leg, what)
+    assert receiver.rx.presence.heard
+
+
+def test_when_no_transmitter_comes_again_that_never_said_anything_rx_gives_up() -> None:
+    receiver = Receiver(RxConfig(regroup_us=S_US, window_bytes=64 * KIB))
+    receiver.lose(receiver.leg(), 5)
+    receiver.rx.on_timer(5 + UNHEARD_US - 1)
+    with pytest.raises(PeerLost, match="the other process is gone; the stream ends incomplete at byte 0"):
+        receiver.rx.on_timer(5 + UNHEARD_US)
+
+
+def test_an_answer_that_is_lost_and_an_attempt_that_is_never_answered_end_no_stream() -> None:
+    """rx has a leg, and tx has none: the first connection is cut in rx's answer, the second one swallows everything."""
+    hosts = (Address("a", 1),)
+    receiver = Receiver(RxConfig(regroup_us=S_US, window_bytes=64 * KIB))
+    sender = Sender(TxConfig(addresses=hosts, threads=1, window_bytes=64 * KIB, frame_bytes=KIB))
+    assert sender.tx.next_dial(0) == (0, 0)
+    answer = receiver.rx.on_greeting(decode_greeting_untrusted(sender.tx.greeting(0)))
+    assert answer.verdict is Verdict.ACCEPTED
+    unheard = receiver.rx.on_leg_up(0, 0, 0)
+    receiver.sockets[0] = bytearray()
+    sender.tx.dialling.on_over(0)
+    sender.tx.on_attempt_failed(0, "closed before it answered", True, 0, 0.5)
+    receiver.lose(unheard, 0)
+
+    def again(now_us: int) -> int:
+        """When tx dials next; rx is there all the time."""
+        while (wanted := sender.tx.next_dial(now_us)) is None:
+            now_us += TICK_US
+            receiver.timer(now_us)
+            assert sender.tx.on_timer(now_us) == []
+        assert wanted == (0, 0)
+        return now_us
+
+    now_us = again(0)
+    for _ in range(0, CONNECT_US + sender.tx.answer_us(), TICK_US):  # both take as long as they may
+        now_us += TICK_US
+        receiver.timer(now_us)
+    assert sender.tx.answer_us() == GREETING_US > receiver.config.regroup_us, "it is its first contact"
+    sender.tx.dialling.on_over(0)
+    sender.tx.on_attempt_failed(0, "connected, but no answer", False, now_us, 0.5)
+    now_us = again(now_us)
+    leg = connect(sender, receiver, 0, now_us)
+    sender.input(DATA[:500], now_us)
+    sender.tx.window.on_input_end()
+    for _, frame in sender.sent(now_us) + sender.sent(now_us + S_US):
+        receiver.feed(leg, message(sender, frame), now_us)
+    assert receiver.output == DATA[:500] and receiver.rx.reassembly.complete()
 
 
 def test_the_ranges_of_an_acknowledgement_are_limited() -> None:

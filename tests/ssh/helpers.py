@@ -137,5 +137,5 @@ def read_terminal(master: int) -> str:
 
 
 def line_of(**members: object) -> str:
-    """A line of the control channel."""
-    return json.dumps({"viamillipede": 1, **members})
+    """A line of the control channel; an answer, if it says nothing else."""
+    return json.dumps({"viamillipede": 1, "kind": "answer", **members})

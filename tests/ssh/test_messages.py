@@ -38,7 +38,7 @@ def test_what_others_print_is_passed_over(line: bytes) -> None:
 )  # fmt: skip
 def test_an_answer_that_cannot_be(changes: dict[str, object]) -> None:
     with pytest.raises(NotUnderstood):
-        decode(Answer, json.dumps({"viamillipede": 1, "port": 1, **changes}).encode())
+        decode(Answer, json.dumps({"viamillipede": 1, "kind": "answer", "port": 1, **changes}).encode())
 
 
 @pytest.mark.parametrize(
@@ -59,4 +59,17 @@ def test_a_request_that_cannot_be(changes: dict[str, object]) -> None:
 
 
 def test_members_that_are_new_are_passed_over() -> None:
-    assert decode(Ending, b'{"viamillipede": 1, "status": 0, "new": []}') == Ending(0)
+    assert decode(Ending, b'{"viamillipede": 1, "kind": "ending", "status": 0, "new": []}') == Ending(0)
+
+
+def test_an_answer_is_no_ending() -> None:
+    assert decode(Ending, encode(Answer(port=1)).strip()) is None and decode(Answer, encode(Ending(0)).strip()) is None
+
+
+def test_what_is_said_moves_no_cursor() -> None:
+    found = decode(Ending, encode(Ending(7, "bad\x1b[2J\u202e\nworse")).strip())
+    assert found is not None and found.error == "bad?[2J?\nworse"
+
+
+def test_what_nobody_can_read_is_passed_over() -> None:
+    assert decode(Answer, b"[" * 60_000) is None

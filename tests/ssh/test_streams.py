@@ -124,6 +124,8 @@ def test_a_login_shell_that_prints_without_end(host: Host, ends: Ends) -> None:
         ("exit 2;", 4, "it does not know 'far-end'"),
         (f"echo '{line_of(port=1, pid=1, wire=99)}';", 4, "it speaks version 99"),
         (f"echo '{line_of(port='x')}';", 4, "its message is malformed"),
+        (f"echo '{line_of(port=10**30, pid=1)}';", 4, "it listens on what is no port"),
+        (f"echo '{line_of(port=0, pid=1)}';", 4, "it listens on what is no port"),
         ("echo '{\"viamillipede\": 9}';", 4, "it speaks protocol 9 through ssh"),
         ("kill -9 $$;", 3, "failed, and said why above"),
     ],

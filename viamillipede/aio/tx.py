@@ -151,6 +151,8 @@ class Transmitter(Program):
         verdict = session.on_call(call, peer, now_us())
         if verdict is not Verdict.ACCEPTED:
             raise OpeningRefused(_REFUSALS[verdict], Answer(verdict), channel)
+        if self.keys is not None:  # already: where the answer to our greeting is lost, rx alone knows of the leg
+            self.keys.on_leg(channel.secret)
         try:
             accepted = Answer(Verdict.ACCEPTED, 0, call.receiver, self.config.window_bytes)
             reason = await self._greet(channel, call.leg, call.rank, accepted.encode())

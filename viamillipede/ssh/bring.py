@@ -24,7 +24,7 @@ _TAKER = r"""
 import json, os, shutil, signal, subprocess, sys, tempfile
 count, least, protocol = int(sys.argv[1]), tuple(map(int, sys.argv[2].split("."))), int(sys.argv[3])
 def refuse(why):
-    found = {"viamillipede": protocol, "status": 3, "error": why, "wire": 0, "version": ""}
+    found = {"viamillipede": protocol, "kind": "answer", "status": 3, "error": why, "wire": 0, "version": ""}
     sys.stdout.write("\n" + json.dumps(found) + "\n")
     sys.exit(3)
 if sys.version_info[:2] < least:

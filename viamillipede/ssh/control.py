@@ -84,7 +84,7 @@ class Ssh:
                 if message is not None:
                     self._heard = b"\n".join([*lines, self._heard])
                     return message
-                skipped += len(line)
+                skipped += len(line) + 1
             if skipped > NOISE_BYTES_MAX or len(self._heard) > LINE_BYTES_MAX:
                 raise PeerLost("what ssh brings is not from viamillipede; does a login script over there print that?")
             rest = self._step(rest, deadline)
@@ -99,7 +99,7 @@ class Ssh:
         if rest:
             poll.register(self._stdin, select.POLLOUT)
         ready = dict(poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000))
-        if not ready:
+        if not ready or (deadline is not None and time.monotonic() > deadline):
             raise TimeoutError
         if aside in ready and self._aside is not None:
             self._aside.pass_on()

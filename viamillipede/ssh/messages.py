@@ -70,19 +70,26 @@ _Message = TypeVar("_Message", Request, Answer, Ending)
 
 def encode(message: Request | Answer | Ending) -> bytes:
     """One line. It begins with a newline: what stands before it may be half a line of somebody else's."""
-    return b"\n" + json.dumps({MARK: PROTOCOL, **asdict(message)}).encode() + b"\n"
+    members = {MARK: PROTOCOL, "kind": _kind(type(message)), **asdict(message)}
+    return b"\n" + json.dumps(members).encode() + b"\n"
+
+
+def _kind(kind: type[Request | Answer | Ending]) -> str:
+    return kind.__name__.lower()
 
 
 def decode(kind: type[_Message], line: bytes) -> _Message | None:
     """The message; None for a line that is none of ours. Raises NotUnderstood."""
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(found, dict) or MARK not in found:
         return None
     if found[MARK] != PROTOCOL:
-        raise NotUnderstood(f"it speaks protocol {found[MARK]!r} through ssh, and we {PROTOCOL}")
+        raise NotUnderstood(f"it speaks protocol {str(found[MARK])[:20]!r} through ssh, and we {PROTOCOL}")
+    if found.get("kind") != _kind(kind):
+        return None
     try:
         return kind(**_typed(kind, found))
     except (TypeError, ValueError, KeyError) as error:
@@ -97,6 +104,8 @@ def _typed(kind: type[Any], found: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{name} is no {getattr(kind.__annotations__[name], '__name__', 'such thing')}")
     if "ports" in values:
         values["ports"] = tuple(values["ports"])
+    if "error" in values:  # it is printed, and must not move a cursor
+        values["error"] = "".join(c if c.isprintable() or c == "\n" else "?" for c in values["error"])
     return values
 
 

@@ -41,6 +41,7 @@ ENDING_S = 30.0  # how long a far end whose stream is whole may take to say so
 ENDED_S = 12.0  # how long one that was told to end may take: its command is killed before
 CLOSED_S = 3.0  # how long ssh may stay when it has said so: what the command has left behind may hold it for ever
 CONFIG_S = 20.0  # how long ssh may take to say what its configuration says
+PORT_MAX = 65535
 _SSH_FAILED, _CANNOT_RUN, _NOT_FOUND = 255, 126, 127
 _CLEAR = "\r\x1b[K"  # of the line that is drawn anew
 _SCHEME = re.compile(r"ssh://(?:[^@/]*@)?(\[[^\]]*\]|[^:/]+)")
@@ -114,6 +115,8 @@ def _ask(asked: Asked, ssh: Ssh, request: Request, program: Path | None) -> Answ
         raise _failure_of(answer.status, f"{asked.dest}: {answer.error}")
     if answer.wire != VERSION:
         raise SessionRefused(f"{asked.dest}: {another_version(f'it speaks version {answer.wire}, and we {VERSION}')}")
+    if not 0 < answer.port <= PORT_MAX:
+        raise SessionRefused(f"{asked.dest}: {another_version('it listens on what is no port')}")
     return answer
 
 
