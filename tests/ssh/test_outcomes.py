@@ -41,7 +41,7 @@ def combined(script: str, failure: Failure | None = None) -> int:
 
 def said(status: int, error: str = "") -> str:
     """A far end that ends so."""
-    return f"echo '{line_of(status=status, error=error)}'; cat >/dev/null; exit {status}"
+    return f"echo '{line_of(kind='ending', status=status, error=error)}'; cat >/dev/null; exit {status}"
 
 
 def test_both_ends_are_content() -> None:

@@ -34,7 +34,7 @@ from viamillipede.aio.snapshots import Rates, tx_snapshot
 from viamillipede.aio.sockets import check_congestion, raise_descriptor_limit, rtt_us, unacked_bytes
 from viamillipede.aio.source import Source, open_source
 from viamillipede.aio.systemd import Service
-from viamillipede.aio.tx_leg import DONE, TxConnection
+from viamillipede.aio.tx_leg import DONE, PIECE_BYTES, TxConnection
 from viamillipede.aio.waiting import TxWaits, is_stall, tx_waits_for
 from viamillipede.config import KIB, WAITS_US, Address, TxConfig
 from viamillipede.errors import (
@@ -137,12 +137,9 @@ class Transmitter(Program):
                 self.crew = Crew(self.loop, "seal", CREW)
         return reason
 
-    def take_buffer(self, size: int) -> memoryview:
-        """Memory for what is sealed; to be put back into `buffers`, where it waits for the next frame."""
-        while self.buffers:
-            if len(buffer := self.buffers.pop()) >= size:
-                return buffer
-        return memoryview(bytearray(max(size, sealed_bytes(self.session.window.frame_bytes))))
+    def take_buffer(self) -> memoryview:
+        """Memory for what is sealed; to be put back into `buffers`, where it waits for the next piece of a frame."""
+        return self.buffers.pop() if self.buffers else memoryview(bytearray(sealed_bytes(PIECE_BYTES)))
 
     async def _welcome(self, sock: socket.socket, peer: Address) -> None:
         """See Listener. An rx calls, and we greet."""

@@ -14,7 +14,7 @@ from viamillipede.config import KIB, Address
 from viamillipede.errors import FrameError
 from viamillipede.protocol.send_window import Frame
 from viamillipede.protocol.tx_session import RETIRED
-from viamillipede.protocol.wire import Verdict, sealed_bytes
+from viamillipede.protocol.wire import RECORD_BYTES, Verdict
 
 if TYPE_CHECKING:
     from viamillipede.aio.tx import Transmitter
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 
 DONE = "done"
-ASIDE_BYTES = 64 * KIB  # a smaller frame is sealed sooner than a thread has begun
+PIECE_BYTES = 2 * RECORD_BYTES  # of a frame are sealed at a time: so much memory a leg costs
+ASIDE_BYTES = 64 * KIB  # a smaller piece is sealed sooner than a thread has begun
 
 
 class TxConnection:
@@ -42,8 +43,10 @@ class TxConnection:
         self._stalled = False  # chaos: like a black hole
         self._sealer: Sealer | None = None
         self._opener: Opener | None = None
-        self._unsealed: list[bytes] | None = None  # while a thread seals the frame: what is to be said behind it
-        self._sealed: memoryview | None = None  # of the program's pool, what the current frame is sealed into
+        self._header, self._rest = b"", memoryview(b"")  # what of the current frame is still to be sealed
+        self._aside = False  # a thread seals a piece of it
+        self._held: list[bytes] = []  # what is to be said behind it
+        self._sealed: memoryview | None = None  # of the program's pool, what the current piece is sealed into
 
     def __repr__(self) -> str:
         return f"leg {self.leg} to {self.address}"
@@ -67,7 +70,7 @@ class TxConnection:
 
     def _up(self, channel: Channel) -> None:
         program, sock = self._program, channel.sock
-        self.sock, self._sealer, self._opener, self._unsealed = sock, channel.sealer, channel.opener, None
+        self.sock, self._sealer, self._opener = sock, channel.sealer, channel.opener
         self._buffers, self._informed, self._busy, self._stalled, self._frame_bytes = [], False, False, False, 0
         self._watch = program.poller.watch(sock.fileno(), self._on_readable, self._on_writable)
         program.poller.want(self._watch, READ)
@@ -82,7 +85,7 @@ class TxConnection:
         if closed_by_peer and self.silent():
             self._program.last_word.on_heard()
         self._program.poller.forget(self._watch)
-        self._buffers, self._unsealed = [], None
+        self._buffers, self._held, self._rest, self._aside = [], [], memoryview(b""), False
         self._give_back()
         if reset:
             close_with_reset(sock)
@@ -112,37 +115,50 @@ class TxConnection:
             limit_unsent(self.sock, frame_bytes)
         self._busy, self._frame = True, frame
         if self._sealer is not None:
-            self._seal(self._sealer, frame, payload)
+            self._header, self._rest = frame.header, payload
+            self._seal(self._sealer)
         else:
             self._buffers += [memoryview(frame.header), payload] if payload else [memoryview(frame.header)]
         self._flush()
 
-    def _seal(self, sealer: "Sealer", frame: Frame, payload: memoryview) -> None:
-        """At once, or by a thread: then what is said meanwhile waits, since records are sealed in their order."""
-        sealed = self._program.take_buffer(sealed_bytes(frame.length))
-        if self._program.crew is None or frame.length < ASIDE_BYTES:
-            self._sealed = sealed
-            self._buffers.append(sealer.message(frame.header, payload, sealed))
-            return
-        self._unsealed = []
-        self._program.crew.submit(
-            lambda: len(sealer.message(frame.header, payload, sealed)),
-            lambda length: self._on_sealed(sealer, sealed, length),
-        )
+    def _seal(self, sealer: "Sealer") -> None:
+        """The next piece of the frame, at once or by a thread. What is said meanwhile waits behind the last one."""
+        sealed, header, piece = self._program.take_buffer(), self._header, self._rest[:PIECE_BYTES]
+        self._header, self._rest = b"", self._rest[PIECE_BYTES:]
 
-    def _on_sealed(self, sealer: "Sealer", sealed: memoryview, length: int | OSError) -> None:
+        def seal() -> int:
+            end = sealer.header(header, sealed) if header else 0
+            return end + sealer.payload(piece, sealed[end:])
+
+        if self._program.crew is None or len(piece) < ASIDE_BYTES:
+            self._on_sealed(sealer, sealed, seal())
+            return
+        self._aside = True
+        self._program.crew.submit(seal, lambda length: self._on_sealed_aside(sealer, sealed, length))
+
+    def _on_sealed(self, sealer: "Sealer", sealed: memoryview, length: int) -> None:
+        self._sealed = sealed
+        self._buffers.append(sealed[:length])
+        if not self._rest:
+            self._buffers += [memoryview(sealer.messages(each)) for each in self._held]
+            self._held.clear()
+
+    def _on_sealed_aside(self, sealer: "Sealer", sealed: memoryview, length: int | OSError) -> None:
         if self.sock is None or sealer is not self._sealer:  # the leg was lost meanwhile
             self._program.buffers.append(sealed)
             return
-        said, self._unsealed = self._unsealed, None
-        assert isinstance(length, int) and said is not None
-        self._sealed = sealed
-        self._buffers += [sealed[:length], *(memoryview(sealer.messages(each)) for each in said)]
+        assert isinstance(length, int)
+        self._aside = False
+        self._on_sealed(sealer, sealed, length)
         self._flush()
         self._program.pump()
 
+    def _unsealed(self) -> bool:
+        """Whether part of the frame is still to be sealed: nothing else may come before that."""
+        return self._aside or bool(self._rest)
+
     def _give_back(self) -> None:
-        """The frame was sent, or is lost: what it was sealed into is free."""
+        """The piece was sent, or is lost: what it was sealed into is free."""
         sealed, self._sealed = self._sealed, None
         if sealed is not None:
             self._program.buffers.append(sealed)
@@ -150,6 +166,8 @@ class TxConnection:
     def rebase(self) -> None:
         """The window has moved in memory: hold on to the new place, or a slow leg keeps all of the old one."""
         frame = self._frame
+        if self._rest and frame is not None:
+            self._rest = self._program.session.window.payload(frame)[-len(self._rest) :]
         if self._sealer is not None or not self._busy or frame is None or not self._buffers:
             return
         if self._buffers[-1].readonly:
@@ -160,8 +178,8 @@ class TxConnection:
 
     def say(self, message: bytes) -> None:
         """A message, behind the current frame if there is one."""
-        if self._unsealed is not None:
-            self._unsealed.append(message)
+        if self._unsealed():
+            self._held.append(message)
             return
         self._buffers.append(memoryview(message if self._sealer is None else self._sealer.messages(message)))
         if len(self._buffers) == 1:
@@ -169,11 +187,11 @@ class TxConnection:
 
     def silent(self) -> bool:
         """Whether nothing waits to be sent."""
-        return not self._buffers and self._unsealed is None
+        return not self._buffers and not self._unsealed()
 
     def crowded(self) -> bool:
         """Whether something else waits already behind the current frame."""
-        return len(self._buffers) + len(self._unsealed or ()) > 2
+        return len(self._buffers) + len(self._held) > 2
 
     def _flush(self) -> None:
         sock = self.sock
@@ -198,7 +216,11 @@ class TxConnection:
         if self._buffers:
             self._buffers[0] = self._buffers[0][count:]
             self._program.poller.want(self._watch, WRITE)
-        elif self._busy and self._unsealed is None:
+        elif self._rest and self._sealer is not None and not self._aside:
+            self._give_back()
+            self._seal(self._sealer)
+            self._flush()
+        elif self._busy and not self._aside:
             self._busy = False
             self._give_back()
             session = self._program.session

@@ -55,13 +55,16 @@ class Sealer:
         self._seal(data, memoryview(out))
         return bytes(out)
 
-    def message(self, header: Buffer, payload: Buffer, out: memoryview) -> memoryview:
-        """A header and its payload into the beginning of `out`; what of it is used, sealed_bytes() long."""
-        end = self._seal(header, out)
-        view = memoryview(payload)
-        for start in range(0, len(view), RECORD_BYTES):
-            end += self._seal(view[start : start + RECORD_BYTES], out[end:])
-        return out[:end]
+    def header(self, header: Buffer, out: memoryview) -> int:
+        """A header into the beginning of `out`; how much of that is used."""
+        return self._seal(header, out)
+
+    def payload(self, payload: memoryview, out: memoryview) -> int:
+        """All of a payload, or as many whole records of it; how much of `out` is used."""
+        end = 0
+        for start in range(0, len(payload), RECORD_BYTES):
+            end += self._seal(payload[start : start + RECORD_BYTES], out[end:])
+        return end
 
     def messages(self, data: bytes) -> bytes:
         """Whole messages, one behind the other."""
@@ -69,7 +72,9 @@ class Sealer:
         while view:
             end = HEADER_BYTES + payload_bytes(view)
             out = memoryview(bytearray(sealed_bytes(end - HEADER_BYTES)))
-            sealed += self.message(view[:HEADER_BYTES], view[HEADER_BYTES:end], out)
+            used = self.header(view[:HEADER_BYTES], out)
+            used += self.payload(view[HEADER_BYTES:end], out[used:])
+            sealed += out[:used]
             view = view[end:]
         return bytes(sealed)
 

@@ -87,7 +87,7 @@ def decode(kind: type[_Message], line: bytes) -> _Message | None:
     if not isinstance(found, dict) or MARK not in found:
         return None
     if found[MARK] != PROTOCOL:
-        raise NotUnderstood(f"it speaks protocol {str(found[MARK])[:20]!r} through ssh, and we {PROTOCOL}")
+        raise NotUnderstood(f"it speaks protocol {found[MARK]!r:.20} through ssh, and we {PROTOCOL}")
     if found.get("kind") != _kind(kind):
         return None
     try:
