@@ -132,9 +132,8 @@ async def test_what_the_legs_of_a_stream_belong_together_by_is_kept_once_and_as_
             channel = await ours.knock(peer.sock, Opening.GREETING)
             await channel.say(greeting(leg))
             await until(lambda: made.spawner.labels)
-            doorway = made.spawner.doorways[1]
-            await until(lambda: select.select([doorway], [], [], 0)[0])
-            for fd in socket.recv_fds(doorway, 1000, 1)[1]:
+            await until(lambda: select.select([made.spawner.doorways[1]], [], [], 0)[0])
+            for fd in socket.recv_fds(made.spawner.doorways[1], 1000, 1)[1]:
                 os.close(fd)
             ours.on_leg(channel.secret)
         (stream,) = made.keeper.streams.values()

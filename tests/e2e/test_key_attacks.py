@@ -115,9 +115,7 @@ def test_records_of_two_legs_change_places(stage: Stage, key: Lock) -> None:
 
 
 def test_a_record_of_another_session_with_the_same_key(stage: Stage, marks: Marks, key: Lock) -> None:
-    rx = stage.rx(
-        "keep", "streams", 2, "verbose", 3, *key.words, *sh('cat >"$1/out.$VIAMILLIPEDE_NAME"', marks.folder)
-    )
+    rx = stage.rx("keep", "streams", 2, "verbose", 3, *key.words, *sh('cat >"$1/out.$VIAMILLIPEDE_NAME"', marks.folder))
     other = middle(stage, rx, cut=records)
     words = (*key.words, "verbose", 3, "threads", 1, "regroup", "60s")
     two = stage.tx(other, *words, "name", "two")

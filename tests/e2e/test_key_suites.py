@@ -1,4 +1,4 @@
-"""Both suites, and frames that are sealed by threads: what a faster or a slower processor than this one would choose."""
+"""Both suites, and frames that are sealed by threads: what a faster or a slower processor would choose."""
 
 import os
 from pathlib import Path

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from viamillipede.protocol.noise import MESSAGE_BYTES_MIN, TAG_BYTES, CipherState, Handshake, NotSealedForUs
+from viamillipede.protocol.noise import MESSAGE_BYTES_MIN, CipherState, Handshake, NotSealedForUs
+from viamillipede.protocol.wire import TAG_BYTES
 
 VECTORS = json.loads(Path(__file__).with_name("noise_vectors.json").read_text())["vectors"]
 PSK, E1, E2 = (bytes([number]) * 32 for number in (1, 2, 3))

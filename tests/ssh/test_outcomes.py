@@ -158,7 +158,8 @@ def test_an_ssh_that_does_not_end_is_ended() -> None:
 
 def test_an_answer_that_comes_while_much_is_being_written() -> None:
     """Neither waits for the other."""
-    script = f"echo noise; echo '{line_of(port=7, pid=8)}'; head -c 4000000 | wc -c; echo '{line_of(kind='ending', status=3)}'; exit 3"
+    ending = line_of(kind="ending", status=3)
+    script = f"echo noise; echo '{line_of(port=7, pid=8)}'; head -c 4000000 | wc -c; echo '{ending}'; exit 3"
     with played(script) as ssh:
         answer = ssh.exchange(Answer, bytes(1))
         assert (answer.port, answer.pid) == (7, 8)
