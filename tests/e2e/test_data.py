@@ -15,6 +15,7 @@ import pytest
 
 from tests.e2e.helpers import (
     KIB,
+    LOOPBACK,
     MIB,
     PATIENCE_S,
     Stage,
@@ -33,7 +34,7 @@ FRAME = 64 * KIB
 @pytest.mark.parametrize("words", [(), ("checksum",)], ids=["plain", "checksum"])
 @pytest.mark.parametrize("count", [0, 1, FRAME - 1, FRAME, FRAME + 1, 3 * FRAME + 17])
 def test_empty_one_byte_a_frame_and_one_byte_more(stage: Stage, count: int, words: tuple[str, ...]) -> None:
-    rx = stage.rx()
+    rx = stage.rx("bind", LOOPBACK)  # else it says that anybody can connect
     tx = stage.tx(rx, "frame", "64k", *words)
     whole(rx, tx, some_bytes(count))
     for side in (rx, tx):
