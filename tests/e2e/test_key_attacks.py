@@ -166,7 +166,7 @@ def test_data_that_comes_again_is_not_delivered_again(stage: Stage, key: Lock) -
     before = [len(link.said[UP]) for link in tapped.links]
     started(rx, tx)
     eventually(lambda: sum(len(link.said[UP]) for link in tapped.links) > sum(before) + 2 * BEAT, "data")
-    for link, old in zip(list(tapped.links), before, strict=True):
+    for link, old in zip(tapped.links[: len(before)], before, strict=True):
         for target in list(tapped.links):
             with contextlib.suppress(OSError):
                 target.inject(UP, bytes(link.said[UP][old:]) or bytes(BEAT))
