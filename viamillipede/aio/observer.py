@@ -95,8 +95,8 @@ class Observer:
         self._own = (snapshot,)
         if self.share is not None:
             self.share(snapshot)
-        if self._show is not None:
-            self._show(snapshot)
+        if self._show is not None and not (self._show == self._show_json and snapshot.exit_status is not None):
+            self._show(snapshot)  # the last line of JSON, which says how it ended, is `stop`'s
 
     def on_idle(self, idle_us: int, stalled: bool, now: int) -> None:
         """Nothing has moved for so long: say so where nobody looks at a picture."""
