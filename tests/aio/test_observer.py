@@ -248,6 +248,14 @@ def test_the_terminal_may_change_its_size_and_go_away(monkeypatch: pytest.Monkey
     assert sizes[1] < 30 < sizes[0] < 80 and sizes[2] < 80
 
 
+def test_a_tick_between_the_outcome_and_the_end_says_no_second_end() -> None:
+    stage = Stage(TxConfig(json=True))
+    stage.snapshot = tx_snapshot(state="complete", exit_status=0)
+    stage.run(3)
+    stage.observer.stop()
+    assert [json.loads(line)["type"] for _, line in stage.log.shown] == ["end"]
+
+
 def test_the_last_line_of_json_is_the_end() -> None:
     stage = Stage(TxConfig(json=True))
     stage.run(1)

@@ -31,7 +31,6 @@ class TxConnection:
 
     def __init__(self, program: "Transmitter", leg: int, address: Address) -> None:
         self._program, self.leg, self.address = program, leg, address
-        self._loop = program.loop
         self.sock: socket.socket | None = None
         self.restarts = 0
         self._buffers: list[memoryview] = []  # what of the current frame, and of a last word, is still to be sent
